@@ -1,0 +1,1 @@
+//! Tower layers for the edge: what tower and tower-http do not have.

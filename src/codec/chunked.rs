@@ -1,0 +1,1 @@
+//! The chunked coding (RFC 9112 section 7.1).

@@ -1,0 +1,5 @@
+//! The way back: heads and bodies into bytes.
+
+/// Why a response can't be sent.
+#[derive(Debug)]
+pub struct EncodeError;

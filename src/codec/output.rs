@@ -1,0 +1,5 @@
+//! Bytes owed to the peer.
+
+/// Bytes owed to the peer.
+#[derive(Debug, Default)]
+pub struct Output;

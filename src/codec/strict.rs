@@ -1,0 +1,5 @@
+//! The strict head parser.
+
+/// The head parser in one pass.
+#[derive(Debug)]
+pub struct Strict;

@@ -1,0 +1,1 @@
+//! Request target and Host.

@@ -1,0 +1,151 @@
+//! Every bound and every deadline, with safe defaults. There is no "unset": each phase a client can stall has a
+//! deadline and each buffer a bound, and no option switches another off.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// What a connection may cost. `Limits::default()` is meant for the open internet.
+///
+/// ```
+/// use std::time::Duration;
+/// use wharf::Limits;
+///
+/// let limits = Limits { header_fields: 64, idle_timeout: Duration::from_secs(20), ..Limits::default() };
+/// assert!(limits.check().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Bytes of a request head, its request line and the empty line included. Default 32 KiB; beyond: 431.
+    pub head_bytes: usize,
+    /// Bytes of a request line, its CR LF included. Default 8 KiB (RFC 9112 section 3 asks for 8,000); beyond: 414.
+    pub request_line_bytes: usize,
+    /// Fields of a request head. Default 100; beyond: 431.
+    pub header_fields: usize,
+    /// Bytes of CR LF ignored before a request line (RFC 9112 section 2.2). Default 8; beyond: 400.
+    pub leading_bytes: usize,
+    /// Bytes of a request body. Default `u64::MAX` (bodies are streamed, and a handler knows better); beyond: 413.
+    pub body_bytes: u64,
+    /// Bytes of one chunk's size line. Default 4 KiB; beyond: 400.
+    pub chunk_line_bytes: usize,
+    /// Bytes of chunk framing in one body beyond 16 a chunk and two a byte of content. Default 16 KiB; beyond: 400.
+    pub chunk_overhead_bytes: u64,
+    /// Bytes of a trailer section. Default 4 KiB; beyond: 431.
+    pub trailer_bytes: usize,
+    /// Fields of a trailer section. Default 32; beyond: 431.
+    pub trailer_fields: usize,
+    /// Owed bytes of responses above which nothing more is read, polled or answered. Default 64 KiB.
+    pub write_buffer_bytes: usize,
+    /// Declared bytes of an unread body that are drained so that the connection can be kept. Default 256 KiB.
+    pub drain_bytes: u64,
+    /// Bytes discarded by a lingering close before it gives up. Default 16 MiB.
+    pub linger_bytes: u64,
+
+    /// From accept, and then from the first byte of each head, to the end of that head. Default 10 s; then 408.
+    pub head_timeout: Duration,
+    /// From the end of an exchange to the first byte of the next head. Default 75 s.
+    pub idle_timeout: Duration,
+    /// How long the service may take to become ready for a request. Default 30 s; then 503.
+    pub ready_timeout: Duration,
+    /// How long a peer may stand still, at most, while its body is wanted or its response is owed. Default 30 s.
+    pub stall_timeout: Duration,
+    /// How long a peer may stay below [`rate_floor`](Limits::rate_floor) at first. Default 5 s.
+    pub rate_grace: Duration,
+    /// Bytes a second, either way, below which a peer uses up its grace. Default 240.
+    pub rate_floor: u32,
+    /// How long an unread body is drained so that the connection can be kept. Default 2 s.
+    pub drain_timeout: Duration,
+    /// How long a lingering close waits for the next byte. Default 5 s.
+    pub linger_idle_timeout: Duration,
+    /// How long a lingering close takes in all. Default 30 s.
+    pub linger_timeout: Duration,
+    /// How long a connection is kept for further requests, give or take a tenth. Default 1 h.
+    pub max_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: 32 * 1024,
+            request_line_bytes: 8 * 1024,
+            header_fields: 100,
+            leading_bytes: 8,
+            body_bytes: u64::MAX,
+            chunk_line_bytes: 4 * 1024,
+            chunk_overhead_bytes: 16 * 1024,
+            trailer_bytes: 4 * 1024,
+            trailer_fields: 32,
+            write_buffer_bytes: 64 * 1024,
+            drain_bytes: 256 * 1024,
+            linger_bytes: 16 * 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            ready_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+            rate_grace: Duration::from_secs(5),
+            rate_floor: 240,
+            drain_timeout: Duration::from_secs(2),
+            linger_idle_timeout: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(30),
+            max_age: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Limits {
+    /// Says whether a server can work with these values. [`Http`](crate::Http) asks this before it serves.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about the first value that can't work.
+    pub fn check(&self) -> Result<(), Error> {
+        let sizes = [
+            ("head_bytes", self.head_bytes, 64, 16 << 20),
+            ("request_line_bytes", self.request_line_bytes, 16, 65_534),
+            ("header_fields", self.header_fields, 1, 24_576),
+            ("leading_bytes", self.leading_bytes, 0, 1 << 10),
+            ("chunk_line_bytes", self.chunk_line_bytes, 3, 1 << 20),
+            ("trailer_bytes", self.trailer_bytes, 2, 1 << 20),
+            ("trailer_fields", self.trailer_fields, 0, 24_576),
+            (
+                "write_buffer_bytes",
+                self.write_buffer_bytes,
+                1 << 10,
+                1 << 30,
+            ),
+        ];
+        for (name, value, least, most) in sizes {
+            if !(least..=most).contains(&value) {
+                return Err(Error::config(format!(
+                    "limits: {name} must be {least} to {most}, not {value}"
+                )));
+            }
+        }
+        if self.request_line_bytes > self.head_bytes {
+            return Err(Error::config(
+                "limits: request_line_bytes must not be above head_bytes",
+            ));
+        }
+        let times = [
+            ("head_timeout", self.head_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("ready_timeout", self.ready_timeout),
+            ("stall_timeout", self.stall_timeout),
+            ("rate_grace", self.rate_grace),
+            ("drain_timeout", self.drain_timeout),
+            ("linger_idle_timeout", self.linger_idle_timeout),
+            ("linger_timeout", self.linger_timeout),
+            ("max_age", self.max_age),
+        ];
+        // A century bounds what is added to an `Instant`, which overflows far later.
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        for (name, value) in times {
+            if value.is_zero() || value > CENTURY {
+                return Err(Error::config(format!(
+                    "limits: {name} must be above zero and at most a century, not {value:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -22,7 +22,7 @@ pub mod target;
 
 pub use encode::EncodeError;
 pub use head::Httparse;
-pub use output::Output;
+pub use output::{Mark, Output};
 pub use strict::Strict;
 
 /// Turns bytes into request heads, and response heads into bytes.

@@ -112,6 +112,19 @@ pub struct Exchange {
     pub upgrade: bool,
 }
 
+impl Exchange {
+    /// An exchange that ends its connection, for an error that is answered without a whole request.
+    pub fn last(method: Kind) -> Self {
+        Self {
+            http10: false,
+            method,
+            close: Some(Close::Connection),
+            expects_continue: false,
+            upgrade: false,
+        }
+    }
+}
+
 /// The methods whose responses are framed in their own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

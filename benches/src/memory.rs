@@ -30,7 +30,9 @@ const BROWSER: &str = "GET /static/css/main.3f2a.css?v=1 HTTP/1.1\r\n\
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let [_, server, workload, count] = args.as_slice() else {
-        eprintln!("usage: memory httparse|strict|hyper|hyper-flush tiny|browser|pipelined|post|split COUNT");
+        eprintln!(
+            "usage: memory httparse|strict|hyper|hyper-flush tiny|browser|pipelined|post|split COUNT"
+        );
         return ExitCode::from(2);
     };
     let (reads, echo) = match workload.as_str() {
@@ -48,9 +50,19 @@ fn main() -> ExitCode {
         eprintln!("COUNT must be a number, not {count}");
         return ExitCode::from(2);
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
     let _guard = runtime.enter();
-    let wire = Canned { reads, next: 0, at: 0, rest: false, rounds: count, written: 0 };
+    let wire = Canned {
+        reads,
+        next: 0,
+        at: 0,
+        rest: false,
+        rounds: count,
+        written: 0,
+    };
     match server.as_str() {
         "httparse" => wharf(wire, wharf::codec::Httparse::new, echo),
         "strict" => wharf(wire, wharf::codec::Strict::new, echo),
@@ -68,7 +80,10 @@ fn post_head() -> String {
     "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\ncontent-length: 1024\r\n\r\n".to_owned()
 }
 
-async fn handler<B>(request: Request<B>, echo: bool) -> Result<Response<Full<Bytes>>, wharf::BoxError>
+async fn handler<B>(
+    request: Request<B>,
+    echo: bool,
+) -> Result<Response<Full<Bytes>>, wharf::BoxError>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<wharf::BoxError>,
@@ -80,14 +95,18 @@ where
         Bytes::from_static(b"Hello, World!")
     };
     let mut response = Response::new(Full::new(content));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
 fn wharf<C: wharf::codec::Codec>(wire: Canned, codec: fn(&wharf::Limits) -> C, echo: bool) {
     let service = tower::service_fn(move |request| handler(request, echo));
     let http = wharf::Http::new().codec(codec);
-    let connection = http.connection(wharf::Conn::from(wire), service).expect("the default limits work");
+    let connection = http
+        .connection(wharf::Conn::from(wire), service)
+        .expect("the default limits work");
     let report = run(connection);
     println!("{report}");
 }
@@ -142,7 +161,11 @@ impl Canned {
 }
 
 impl AsyncRead for Canned {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_next(buf.remaining()).map(|bytes| {
             buf.put_slice(bytes);
             Ok(())
@@ -151,7 +174,11 @@ impl AsyncRead for Canned {
 }
 
 impl AsyncWrite for Canned {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.written += buf.len();
         Poll::Ready(Ok(buf.len()))
     }
@@ -196,7 +223,11 @@ impl hyper::rt::Read for Compat {
 }
 
 impl hyper::rt::Write for Compat {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 

@@ -216,3 +216,6 @@ pub trait EncodeBody {
     /// When there was less content than declared; the connection must then end without a clean finish.
     fn end(&mut self, output: &mut Output) -> Result<(), EncodeError>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,7 +297,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine, (Reason, usize)> {
     let target = method + 1;
     // Every version has eight bytes, so the last space is where it is looked for first.
     let target_end = match line.len().checked_sub(9) {
-        Some(at) if line.get(at) == Some(&b' ') => at,
+        Some(at) if at > method && line.get(at) == Some(&b' ') => at,
         _ => memrchr(b' ', line).unwrap_or(method),
     };
     if target_end <= target {
@@ -342,5 +342,32 @@ pub(super) fn kind(method: &[u8]) -> Kind {
         b"HEAD" => Kind::Head,
         b"CONNECT" => Kind::Connect,
         _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A byte that comes is looked at for a line end once, and a line is read once when it is whole.
+    #[test]
+    fn a_head_in_bytes_costs_linear_work() {
+        let bounds = Bounds::from(&Limits::default());
+        let head = format!(
+            "GET /{} HTTP/1.1\r\nHost: a\r\nX: {}",
+            "a".repeat(4000),
+            "b".repeat(20_000)
+        );
+        let mut scan = Scan::new(Vec::new());
+        for len in 1..=head.len() {
+            let bytes = &head.as_bytes()[..len];
+            assert_eq!(scan.judge(bytes, &bounds), Ok(None));
+            let line = bytes
+                .iter()
+                .rposition(|&b| b == b'\n')
+                .map_or(0, |at| at + 1);
+            assert_eq!(scan.looked, len, "all was looked at");
+            assert_eq!(scan.line, line, "no line is read again");
+        }
     }
 }

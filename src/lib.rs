@@ -6,8 +6,16 @@ pub mod conn;
 pub mod date;
 pub mod error;
 pub mod limits;
+pub mod listener;
+mod serve;
+pub mod server;
+pub mod shutdown;
 
 pub use body::Body;
 pub use conn::{Address, CloseReason, Conn, ConnInfo, ConnReport};
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use limits::Limits;
+pub use listener::{IntoListeners, Listener, Stream};
+pub use serve::Serve;
+pub use server::Server;
+pub use shutdown::{Report, Shutdown};

@@ -44,6 +44,11 @@ impl<Io> Conn<Io> {
         }
     }
 
+    /// A connection whose stream knows how it is going.
+    pub(crate) fn accepted(io: Io, info: ConnInfo, live: Arc<Live>) -> Self {
+        Self { io, info, live }
+    }
+
     /// The facts known so far.
     pub fn info(&self) -> &ConnInfo {
         &self.info
@@ -367,19 +372,24 @@ struct Inbox {
 }
 
 /// What a connection is told by its server; each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Told {
     /// Go on.
+    #[default]
     Nothing = 0,
+    /// Close after the response under way or the next one; stay open while idle.
+    LastCall = 1,
     /// Close after the response under way, at once if idle.
-    Drain = 1,
+    Drain = 2,
     /// End now.
-    Cut = 2,
+    Cut = 3,
+    /// The connection's service isn't asked any more: the server drops it.
+    Abort = 4,
 }
 
 impl Live {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             info: OnceLock::new(),
             since: Instant::now(),
@@ -391,6 +401,11 @@ impl Live {
             has_mail: AtomicBool::new(false),
             inbox: Mutex::default(),
         }
+    }
+
+    /// The facts, once they can't change any more.
+    pub(crate) fn info(&self) -> Option<&ConnInfo> {
+        self.info.get()
     }
 
     /// When the connection was accepted.
@@ -422,8 +437,10 @@ impl Live {
     pub(crate) fn told(&self) -> Told {
         match self.told.load(Relaxed) {
             0 => Told::Nothing,
-            1 => Told::Drain,
-            _ => Told::Cut,
+            1 => Told::LastCall,
+            2 => Told::Drain,
+            3 => Told::Cut,
+            _ => Told::Abort,
         }
     }
 

@@ -4,7 +4,7 @@
 //! connection does; a *request* is a call to a `Service<Request<Body>>`. [`Http`] is the layer between them, so one
 //! `ServiceBuilder` reads from socket to handler, and tower's own layers work on both sides of it.
 //!
-//! - Start with [`serve_connection`] for one stream, or [`Http`] for a stack of your own.
+//! - Start with [`serve`]; [`Server`] and [`Http`] are for a stack of your own, [`serve_connection`] for one stream.
 //! - [`Limits`] has every bound and every deadline; all are on.
 //! - [`CloseReason`] says why a connection ended, [`Reject`] why a request was refused.
 //! - [`codec`] is the parser's seam: two ship, and yours may be the third.
@@ -17,7 +17,11 @@ pub mod error;
 mod http1;
 mod interim;
 pub mod limits;
+pub mod listener;
+mod serve;
+pub mod server;
 mod service;
+pub mod shutdown;
 pub mod upgrade;
 
 pub use body::Body;
@@ -26,3 +30,7 @@ pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{Http, Http1, MakeHttp1, PerConnection, serve_connection};
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
+pub use listener::{IntoListeners, Listener, Stream};
+pub use serve::{Serve, serve};
+pub use server::Server;
+pub use shutdown::{Report, Shutdown};

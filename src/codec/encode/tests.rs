@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::Response;
 
 use super::*;
+use crate::codec::EncodeBody;
 use crate::date::LINE;
 
 const DATE: &[u8; LINE] = b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
@@ -370,7 +371,7 @@ fn trailers_go_out_with_chunks_only_and_without_forbidden_names() {
     )
     .headers;
     let mut output = Output::default();
-    let mut chunked = BodyEncoder(State::Chunked);
+    let mut chunked = BodyEncoder::new(State::Chunked);
     chunked.data(&b"hello"[..], &mut output).unwrap();
     chunked.trailers(&trailers, &mut output).unwrap();
     assert!(chunked.is_done());
@@ -386,7 +387,10 @@ fn trailers_go_out_with_chunks_only_and_without_forbidden_names() {
         (State::UntilClose, Ok(())),
     ] {
         let mut output = Output::default();
-        assert_eq!(BodyEncoder(state).trailers(&trailers, &mut output), ends);
+        assert_eq!(
+            BodyEncoder::new(state).trailers(&trailers, &mut output),
+            ends
+        );
         assert!(output.is_empty());
     }
 }
@@ -394,7 +398,7 @@ fn trailers_go_out_with_chunks_only_and_without_forbidden_names() {
 #[test]
 fn an_empty_frame_does_not_end_a_chunked_body() {
     let mut output = Output::default();
-    let mut encoder = BodyEncoder(State::Chunked);
+    let mut encoder = BodyEncoder::new(State::Chunked);
     encoder.data(Bytes::new(), &mut output).unwrap();
     assert!(output.is_empty() && !encoder.is_done());
     encoder
@@ -416,7 +420,7 @@ fn an_empty_frame_does_not_end_a_chunked_body() {
 fn a_large_chunk_is_not_copied() {
     let data = Bytes::from(vec![b'x'; 65_536]);
     let mut output = Output::default();
-    BodyEncoder(State::Chunked)
+    BodyEncoder::new(State::Chunked)
         .data(data.clone(), &mut output)
         .unwrap();
     let mut slices = [std::io::IoSlice::new(&[]); 4];

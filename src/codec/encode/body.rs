@@ -1,0 +1,167 @@
+//! Response bodies into bytes: by length, in chunks (RFC 9112 section 7.1) or until the connection ends. Writes what the
+//! head promised and nothing beyond it; what falls short of it is an error.
+
+use bytes::Buf;
+use http::header::{HeaderMap, HeaderName};
+
+use super::{EncodeError, field};
+use crate::codec::{EncodeBody, Output};
+
+/// Writes one response body, framed as its head says.
+#[derive(Debug)]
+pub struct BodyEncoder(State);
+
+impl BodyEncoder {
+    #[inline]
+    pub(super) fn new(state: State) -> Self {
+        Self(state)
+    }
+}
+
+/// How a body's end shows.
+#[derive(Debug)]
+pub(super) enum State {
+    /// No content goes out, whatever the body has.
+    Silent,
+    /// That many bytes are still owed to the declared length; an ended body owes none.
+    Known(u64),
+    Chunked,
+    UntilClose,
+}
+
+impl EncodeBody for BodyEncoder {
+    #[inline]
+    fn is_done(&self) -> bool {
+        matches!(self.0, State::Silent | State::Known(0))
+    }
+
+    #[inline]
+    fn data<B: Buf>(&mut self, data: B, output: &mut Output) -> Result<(), EncodeError> {
+        let count = data.remaining();
+        if count == 0 {
+            // Here because a chunk of no bytes would be the end of the body (RFC 9112 section 7.1).
+            return Ok(());
+        }
+        match &mut self.0 {
+            State::Silent => Ok(()),
+            State::Known(left) => known(left, data, count, output),
+            State::Chunked => chunk(data, count, output),
+            State::UntilClose => whole(output.put_buf(data), count),
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap, output: &mut Output) -> Result<(), EncodeError> {
+        if !matches!(self.0, State::Chunked) {
+            return self.end(output);
+        }
+        let mark = output.mark();
+        output.put(b"0\r\n");
+        for (name, value) in trailers {
+            if allowed_in_trailers(name)
+                && let Err(error) = field(name, value, output)
+            {
+                output.truncate(mark);
+                return Err(error);
+            }
+        }
+        output.put(b"\r\n");
+        self.0 = State::Known(0);
+        Ok(())
+    }
+
+    #[inline]
+    fn end(&mut self, output: &mut Output) -> Result<(), EncodeError> {
+        match self.0 {
+            State::Silent | State::Known(0) => return Ok(()),
+            State::Known(_) => return Err(EncodeError::TooShort),
+            State::Chunked => output.put(b"0\r\n\r\n"),
+            State::UntilClose => {}
+        }
+        self.0 = State::Known(0);
+        Ok(())
+    }
+}
+
+#[inline]
+fn known<B: Buf>(
+    left: &mut u64,
+    data: B,
+    count: usize,
+    output: &mut Output,
+) -> Result<(), EncodeError> {
+    let fits = count.min(usize::try_from(*left).unwrap_or(usize::MAX));
+    let written = if fits == count {
+        output.put_buf(data)
+    } else {
+        output.put_buf(data.take(fits))
+    };
+    *left -= written as u64;
+    whole(written, fits)?;
+    if fits < count {
+        return Err(EncodeError::TooLong);
+    }
+    Ok(())
+}
+
+fn chunk<B: Buf>(data: B, count: usize, output: &mut Output) -> Result<(), EncodeError> {
+    const DIGITS: usize = 2 * size_of::<usize>();
+    let mut size = [0; DIGITS + 2];
+    let mut at = DIGITS;
+    let mut rest = count;
+    while rest > 0 {
+        at -= 1;
+        size[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+    }
+    size[DIGITS..].copy_from_slice(b"\r\n");
+    output.put(&size[at..]);
+    whole(output.put_buf(data), count)?;
+    output.put(b"\r\n");
+    Ok(())
+}
+
+/// A `Buf` that has less than it said has made the body shorter than declared.
+fn whole(written: usize, promised: usize) -> Result<(), EncodeError> {
+    if written < promised {
+        return Err(EncodeError::TooShort);
+    }
+    Ok(())
+}
+
+/// Whether a field may stand in a trailer section: none that frames, routes, authenticates, or has to be known
+/// before the content (RFC 9110 section 6.5.1).
+pub fn allowed_in_trailers(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "age"
+            | "authorization"
+            | "cache-control"
+            | "connection"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "date"
+            | "expect"
+            | "expires"
+            | "forwarded"
+            | "host"
+            | "keep-alive"
+            | "location"
+            | "max-forwards"
+            | "pragma"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "range"
+            | "retry-after"
+            | "set-cookie"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "vary"
+            | "www-authenticate"
+    )
+}

@@ -1,0 +1,394 @@
+//! Where connections come from: bound TCP and Unix sockets, one or several. Knows how to bind and how to accept one
+//! stream; when to accept, and what to do when that fails, is the server's business.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::conn::{Address, Live};
+use crate::error::Error;
+
+mod bind;
+
+use bind::SocketFile;
+
+/// A bound socket with its name.
+///
+/// ```
+/// # fn main() -> Result<(), wharf::Error> {
+/// use wharf::Listener;
+///
+/// let public = Listener::tcp("127.0.0.1:0")?.named("public");
+/// println!("listening on {}", public.local());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    local: Address,
+    name: Arc<str>,
+    file: Option<SocketFile>,
+}
+
+/// Not yet known to any runtime, so that binding needs none.
+#[derive(Debug)]
+enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(unix::net::UnixListener),
+}
+
+impl Listener {
+    /// Binds an address: `"0.0.0.0:80"`, `"[::1]:8080"`, `"localhost:3000"`, a `SocketAddr`. The first that can be
+    /// bound is taken where a name has several.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why.
+    pub fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<Self, Error> {
+        let socket = bind::tcp(address)?;
+        Self::over_tcp(socket)
+    }
+
+    /// Binds a Unix socket. The file that an earlier server left behind is replaced, and this one's is removed when
+    /// the server ends.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why: another server is listening there, say.
+    pub fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let socket = bind::unix(path)?;
+        let mut listener = Self::over_unix(socket)?;
+        listener.file = SocketFile::at(path);
+        Ok(listener)
+    }
+
+    /// Gives this a name, found in [`ConnInfo::listener`](crate::ConnInfo::listener) of each of its connections.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The address it is bound to.
+    pub fn local(&self) -> &Address {
+        &self.local
+    }
+
+    fn over_tcp(socket: std::net::TcpListener) -> Result<Self, Error> {
+        bind::prepare(&socket, true).map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        let local = socket
+            .local_addr()
+            .map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        Ok(Self {
+            socket: Socket::Tcp(socket),
+            local: local.into(),
+            name: Arc::default(),
+            file: None,
+        })
+    }
+
+    fn over_unix(socket: unix::net::UnixListener) -> Result<Self, Error> {
+        bind::prepare(&socket, false).map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        let local = socket
+            .local_addr()
+            .map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        Ok(Self {
+            local: unix_address(local.as_pathname()),
+            socket: Socket::Unix(socket),
+            name: Arc::default(),
+            file: None,
+        })
+    }
+
+    /// Hands the socket to the runtime that this is called in.
+    pub(crate) fn open(self) -> Result<OpenListener, Error> {
+        let socket = match self.socket {
+            Socket::Tcp(socket) => TcpListener::from_std(socket).map(OpenSocket::Tcp),
+            Socket::Unix(socket) => UnixListener::from_std(socket).map(OpenSocket::Unix),
+        };
+        Ok(OpenListener {
+            socket: socket.map_err(|error| Error::bind(bind::UNUSABLE, error))?,
+            local: self.local,
+            name: self.name,
+            _file: self.file,
+        })
+    }
+}
+
+/// What can be listened on: an address, a bound socket of tokio or of the standard library, a [`Listener`], or several
+/// of one kind in an array or `Vec`.
+///
+/// A string is an address, or `unix:` and the path of a Unix socket.
+pub trait IntoListeners {
+    /// Binds what isn't bound yet.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why.
+    fn into_listeners(self) -> Result<Vec<Listener>, Error>;
+}
+
+impl IntoListeners for &str {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        let listener = match self.strip_prefix("unix:") {
+            Some(path) => Listener::unix(path)?,
+            None => Listener::tcp(self)?,
+        };
+        Ok(vec![listener])
+    }
+}
+
+impl IntoListeners for String {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        self.as_str().into_listeners()
+    }
+}
+
+impl IntoListeners for SocketAddr {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        Ok(vec![Listener::tcp(self)?])
+    }
+}
+
+impl IntoListeners for Listener {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        Ok(vec![self])
+    }
+}
+
+impl IntoListeners for std::net::TcpListener {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        Ok(vec![Listener::over_tcp(self)?])
+    }
+}
+
+impl IntoListeners for unix::net::UnixListener {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        Ok(vec![Listener::over_unix(self)?])
+    }
+}
+
+impl IntoListeners for TcpListener {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        let socket = self.into_std();
+        let socket = socket.map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        socket.into_listeners()
+    }
+}
+
+impl IntoListeners for UnixListener {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        let socket = self.into_std();
+        let socket = socket.map_err(|error| Error::bind(bind::UNUSABLE, error))?;
+        socket.into_listeners()
+    }
+}
+
+impl<L: IntoListeners> IntoListeners for Vec<L> {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        let mut all = Vec::with_capacity(self.len());
+        for one in self {
+            all.extend(one.into_listeners()?);
+        }
+        Ok(all)
+    }
+}
+
+impl<L: IntoListeners, const N: usize> IntoListeners for [L; N] {
+    fn into_listeners(self) -> Result<Vec<Listener>, Error> {
+        Vec::from(self).into_listeners()
+    }
+}
+
+/// What was accepted, with what is known of it.
+#[derive(Debug)]
+pub(crate) struct Accepted<Io> {
+    pub(crate) io: Io,
+    pub(crate) peer: Address,
+    pub(crate) local: Address,
+    pub(crate) listener: Arc<str>,
+    pub(crate) live: Arc<Live>,
+}
+
+/// A [`Listener`] that a runtime watches.
+#[derive(Debug)]
+pub(crate) struct OpenListener {
+    socket: OpenSocket,
+    local: Address,
+    name: Arc<str>,
+    // Dropped after the socket, so that nobody finds a file that nobody listens on.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum OpenSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl OpenListener {
+    /// Waits for a connection.
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Stream>>> {
+        let (io, peer) = match &self.socket {
+            OpenSocket::Tcp(socket) => {
+                let (io, peer) = ready!(socket.poll_accept(cx))?;
+                (Transport::tcp(io)?, peer.into())
+            }
+            OpenSocket::Unix(socket) => {
+                let (io, peer) = ready!(socket.poll_accept(cx))?;
+                (Transport::Unix(io), unix_address(peer.as_pathname()))
+            }
+        };
+        Poll::Ready(Ok(self.accepted(io, peer)))
+    }
+
+    /// Asks the kernel itself for a connection that is queued already: the runtime knows of those only that it has
+    /// heard of.
+    pub(crate) fn accept_queued(&self) -> io::Result<Accepted<Stream>> {
+        let (io, peer) = match &self.socket {
+            OpenSocket::Tcp(socket) => {
+                let (io, peer) = socket2::SockRef::from(socket).accept()?;
+                io.set_nonblocking(true)?;
+                let peer = peer.as_socket().map_or(Address::Unnamed, Address::from);
+                (Transport::tcp(TcpStream::from_std(io.into())?)?, peer)
+            }
+            OpenSocket::Unix(socket) => {
+                let (io, peer) = socket2::SockRef::from(socket).accept()?;
+                io.set_nonblocking(true)?;
+                let io = UnixStream::from_std(io.into())?;
+                (Transport::Unix(io), unix_address(peer.as_pathname()))
+            }
+        };
+        Ok(self.accepted(io, peer))
+    }
+
+    fn accepted(&self, io: Transport, peer: Address) -> Accepted<Stream> {
+        let live = Arc::new(Live::new());
+        Accepted {
+            io: Stream {
+                io,
+                live: live.clone(),
+            },
+            live,
+            peer,
+            local: self.local.clone(),
+            listener: self.name.clone(),
+        }
+    }
+}
+
+fn unix_address(path: Option<&Path>) -> Address {
+    path.map_or(Address::Unnamed, |path| Address::Unix(path.to_owned()))
+}
+
+/// An accepted stream: the `Io` that a [`Server`](crate::Server) calls its services with.
+///
+/// Dropped after a response that had to be cut, it is reset, so that what the peer got can't look complete.
+#[derive(Debug)]
+pub struct Stream {
+    io: Transport,
+    live: Arc<Live>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Transport {
+    /// Without Nagle's delay: answers are written whole.
+    fn tcp(io: TcpStream) -> io::Result<Self> {
+        // Linux hands the listener's setting down, which spares a system call a connection.
+        if !cfg!(target_os = "linux") {
+            io.set_nodelay(true)?;
+        }
+        Ok(Self::Tcp(io))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.live.is_aborted()
+            && let Transport::Tcp(io) = &self.io
+        {
+            // With a linger time of zero, closing sends RST instead of FIN. If that can't be set, it is a FIN.
+            let _ = socket2::SockRef::from(io).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Transport::Tcp(io) => Pin::new(io).poll_read(cx, into),
+            Transport::Unix(io) => Pin::new(io).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Transport::Tcp(io) => Pin::new(io).poll_write(cx, from),
+            Transport::Unix(io) => Pin::new(io).poll_write(cx, from),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Transport::Tcp(io) => Pin::new(io).poll_write_vectored(cx, from),
+            Transport::Unix(io) => Pin::new(io).poll_write_vectored(cx, from),
+        }
+    }
+
+    #[inline]
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Transport::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Transport::Unix(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    #[inline]
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Transport::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Unix(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Binding. Every refusal is a sentence that names the address; a socket file is replaced only if nobody listens on
+//! it, and removed only by whoever made it.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, SockRef, Type};
+
+use crate::error::Error;
+
+/// Connections that the kernel completes before they are accepted; it takes less where its own bound
+/// (`net.core.somaxconn`) is lower. The usual 128 loses answers in a burst of a thousand.
+const BACKLOG: i32 = 4096;
+
+/// Said of a socket that was given as bound.
+pub(super) const UNUSABLE: &str = "the listening socket can't be used";
+
+/// What a socket needs, whoever bound it.
+pub(super) fn prepare(socket: &impl AsFd, is_tcp: bool) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_nonblocking(true)?;
+    if is_tcp {
+        socket.set_tcp_nodelay(true)?;
+    }
+    socket.listen(BACKLOG)
+}
+
+pub(super) fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<TcpListener, Error> {
+    let refused = |error: io::Error| {
+        let message = format!("can't bind {address}: {}", explain(&error));
+        Error::bind(message, error)
+    };
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs().map_err(refused)? {
+        match tcp_at(address) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(refused(last))
+}
+
+fn tcp_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "permission denied (ports below 1024 need a privilege)".to_owned()
+        }
+        ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        ErrorKind::AddrNotAvailable => "no interface has this address".to_owned(),
+        ErrorKind::InvalidInput => "an address is a host and a port, like 0.0.0.0:80".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
+    let refused = |why: String, error: io::Error| {
+        Error::bind(format!("can't bind unix:{}: {why}", path.display()), error)
+    };
+    let error = match unix_at(path) {
+        Ok(socket) => return Ok(socket),
+        Err(error) => error,
+    };
+    if error.kind() != ErrorKind::AddrInUse {
+        let why = match error.kind() {
+            ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            ErrorKind::NotFound => "its directory doesn't exist".to_owned(),
+            _ => error.to_string(),
+        };
+        return Err(refused(why, error));
+    }
+    match occupant(path) {
+        Occupant::Nobody => std::fs::remove_file(path)
+            .and_then(|()| unix_at(path))
+            .map_err(|error| refused(error.to_string(), error)),
+        Occupant::Server => Err(refused(
+            "another server is listening there".to_owned(),
+            error,
+        )),
+        Occupant::File => Err(refused(
+            "a file that isn't a socket is there".to_owned(),
+            error,
+        )),
+        Occupant::Unknown(why) => Err(refused(
+            format!("a socket is there and doesn't say whether it is used ({why})"),
+            error,
+        )),
+    }
+}
+
+fn unix_at(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What keeps a path from being bound.
+enum Occupant {
+    Nobody,
+    Server,
+    File,
+    Unknown(io::Error),
+}
+
+fn occupant(path: &Path) -> Occupant {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Occupant::File,
+        Ok(_) => {}
+        Err(error) => return Occupant::Unknown(error),
+    }
+    match knock(path) {
+        Ok(()) => Occupant::Server,
+        // Its queue is full: somebody is behind it.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Occupant::Server,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Occupant::Nobody,
+        Err(error) => Occupant::Unknown(error),
+    }
+}
+
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
+/// The file of a Unix socket, removed on drop if it is still the one that was bound.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: another server may have taken the path over since.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        // A later change of directory must not lead to another file.
+        let path = std::path::absolute(path).ok()?;
+        let identity = identity(&path)?;
+        Some(Self { path, identity })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path) == Some(self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}

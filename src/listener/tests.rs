@@ -1,0 +1,177 @@
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::error::ErrorKind::Bind;
+
+/// A path of its own for a socket, removed with what is there.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "wharf-{}-{}.sock",
+            std::process::id(),
+            COUNT.fetch_add(1, Relaxed)
+        );
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn socket(listener: &Listener) -> SocketAddr {
+    match listener.local() {
+        Address::Socket(address) => *address,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_refused_address_is_named_in_a_sentence() {
+    let first = Listener::tcp("127.0.0.1:0").unwrap();
+    let address = socket(&first);
+    let error = Listener::tcp(address).unwrap_err();
+    assert_eq!(error.kind(), Bind);
+    assert_eq!(
+        error.to_string(),
+        format!("can't bind {address}: the address is in use")
+    );
+    let error = Listener::tcp("192.0.2.1:0").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "can't bind 192.0.2.1:0: no interface has this address"
+    );
+    let error = Listener::tcp("no port").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "can't bind no port: an address is a host and a port, like 0.0.0.0:80"
+    );
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced_and_the_own_one_removed() {
+    let path = Scratch::new();
+    drop(unix::net::UnixListener::bind(&path.0).unwrap());
+    assert!(path.0.exists());
+    let listener = Listener::unix(&path.0).unwrap();
+    assert_eq!(*listener.local(), Address::Unix(path.0.clone()));
+    drop(listener);
+    assert!(!path.0.exists());
+}
+
+#[test]
+fn a_socket_that_is_listened_on_is_left_alone() {
+    let path = Scratch::new();
+    let _other = unix::net::UnixListener::bind(&path.0).unwrap();
+    let error = Listener::unix(&path.0).unwrap_err().to_string();
+    assert!(
+        error.ends_with(": another server is listening there"),
+        "{error}"
+    );
+    assert!(path.0.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let path = Scratch::new();
+    std::fs::write(&path.0, "precious").unwrap();
+    let error = Listener::unix(&path.0).unwrap_err().to_string();
+    assert!(
+        error.ends_with(": a file that isn't a socket is there"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path.0).unwrap(), b"precious");
+    let error = Listener::unix("/nowhere/to/be.sock")
+        .unwrap_err()
+        .to_string();
+    assert!(error.ends_with(": its directory doesn't exist"), "{error}");
+}
+
+#[test]
+fn the_file_of_a_later_server_is_left_alone() {
+    let path = Scratch::new();
+    let first = Listener::unix(&path.0).unwrap();
+    let moved = path.0.with_extension("old");
+    std::fs::rename(&path.0, &moved).unwrap();
+    let _second = unix::net::UnixListener::bind(&path.0).unwrap();
+    drop(first);
+    assert!(path.0.exists());
+    std::fs::remove_file(moved).unwrap();
+}
+
+#[tokio::test]
+async fn anything_bound_can_be_listened_on() {
+    let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tokio = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(std.into_listeners().unwrap().len(), 1);
+    assert_eq!([tokio].into_listeners().unwrap().len(), 1);
+    assert_eq!(["127.0.0.1:0"; 3].into_listeners().unwrap().len(), 3);
+    let path = Scratch::new();
+    let unix = format!("unix:{}", path.0.display())
+        .into_listeners()
+        .unwrap();
+    assert_eq!(*unix[0].local(), Address::Unix(path.0.clone()));
+    assert!(vec!["127.0.0.1:0", "nonsense"].into_listeners().is_err());
+}
+
+#[tokio::test]
+async fn an_accepted_stream_carries_bytes_at_once() {
+    let listener = Listener::tcp("127.0.0.1:0").unwrap().named("public");
+    let address = socket(&listener);
+    let open = listener.open().unwrap();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let mut accepted = poll_fn(|cx| open.poll_accept(cx)).await.unwrap();
+    assert_eq!(&*accepted.listener, "public");
+    assert_eq!(accepted.peer, client.local_addr().unwrap().into());
+    assert_eq!(accepted.local, address.into());
+    let Transport::Tcp(io) = &accepted.io.io else {
+        panic!("not TCP")
+    };
+    assert!(io.nodelay().unwrap());
+    assert!(accepted.io.is_write_vectored());
+    client.write_all(b"ping").await.unwrap();
+    let mut got = [0; 4];
+    accepted.io.read_exact(&mut got).await.unwrap();
+    let parts = [io::IoSlice::new(b"po"), io::IoSlice::new(b"ng")];
+    assert_eq!(accepted.io.write_vectored(&parts).await.unwrap(), 4);
+    accepted.io.shutdown().await.unwrap();
+    let mut got = String::new();
+    client.read_to_string(&mut got).await.unwrap();
+    assert_eq!(got, "pong");
+}
+
+#[tokio::test]
+async fn what_the_kernel_has_queued_is_found_without_the_runtime() {
+    let path = Scratch::new();
+    let unix = Listener::unix(&path.0).unwrap().open().unwrap();
+    let tcp = Listener::tcp("127.0.0.1:0").unwrap();
+    let address = socket(&tcp);
+    let tcp = tcp.open().unwrap();
+    for (open, is_tcp) in [(&tcp, true), (&unix, false)] {
+        assert_eq!(
+            open.accept_queued().unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
+        let mut one: Box<dyn io::Write> = if is_tcp {
+            Box::new(std::net::TcpStream::connect(address).unwrap())
+        } else {
+            Box::new(unix::net::UnixStream::connect(&path.0).unwrap())
+        };
+        one.write_all(b"x").unwrap();
+        let mut accepted = open.accept_queued().unwrap();
+        assert_eq!(accepted.io.read_u8().await.unwrap(), b'x');
+        if let Transport::Tcp(io) = &accepted.io.io {
+            assert!(io.nodelay().unwrap());
+        }
+    }
+}

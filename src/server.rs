@@ -1,0 +1,385 @@
+//! The accept loop, what is open, and the way down. Connections are a `tower::Service`'s calls: it is asked whether it
+//! is ready *before* one is accepted, so whatever limits it limits `accept()`. Knows nothing of HTTP.
+
+use std::fmt;
+use std::net::ToSocketAddrs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tower_service::Service;
+
+use crate::conn::{CloseReason, Conn, ConnInfo, ConnReport, Told};
+use crate::error::{BoxError, Error};
+use crate::listener::{Accepted, IntoListeners, Listener, Stream};
+use crate::shutdown::{Progress, Report, Shutdown, Trigger};
+
+mod accept;
+mod limit;
+mod open;
+
+use accept::{Accept, Pace, Turns};
+use open::{OnClose, Open, Task};
+
+/// How long an idle connection is left open when the server stops, for a request that is on its way.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long connections have for their own end after they were told that they are cut.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Connections accepted before the others get their turn.
+const BATCH: u32 = 64;
+
+/// Accepts connections and gives each to a service, until it is told to stop.
+///
+/// ```no_run
+/// use tower::service_fn;
+/// use wharf::{BoxError, Conn, ConnReport, Server, Stream};
+///
+/// # async fn run(http: impl tower::Service<
+/// #     Conn<Stream>, Response = ConnReport, Error = BoxError, Future: Send + 'static>) -> Result<(), wharf::Error> {
+/// let report = Server::new()
+///     .bind("0.0.0.0:8080")?
+///     .bind_unix("/run/app.sock")?
+///     .on_close(|conn: &ConnReport| println!("{conn}"))
+///     .serve(http)
+///     .await?;
+/// println!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a server does nothing until it serves"]
+pub struct Server {
+    listeners: Vec<Listener>,
+    shutdown: Shutdown,
+    max_connections: Option<usize>,
+    on_close: Option<OnClose>,
+}
+
+impl Server {
+    /// A server that listens nowhere yet and stops on SIGINT or SIGTERM.
+    pub fn new() -> Self {
+        Self {
+            listeners: Vec::new(),
+            shutdown: Shutdown::default(),
+            max_connections: None,
+            on_close: None,
+        }
+    }
+
+    /// Listens on an address too; see [`Listener::tcp`].
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why.
+    pub fn bind(self, address: impl ToSocketAddrs + fmt::Display) -> Result<Self, Error> {
+        self.listen(Listener::tcp(address)?)
+    }
+
+    /// Listens on a Unix socket too; see [`Listener::unix`].
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why.
+    pub fn bind_unix(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        self.listen(Listener::unix(path)?)
+    }
+
+    /// Listens on what is given too: bound sockets of tokio or of the standard library, named listeners, addresses.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what can't be bound and why.
+    pub fn listen(mut self, listeners: impl IntoListeners) -> Result<Self, Error> {
+        self.listeners.extend(listeners.into_listeners()?);
+        Ok(self)
+    }
+
+    /// Accepts no more than that many connections at a time; further ones wait in the kernel's queue.
+    ///
+    /// Default: 10,000, or what the limit of open files leaves after 64 others, but at least half of it.
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.max_connections = Some(most);
+        self
+    }
+
+    /// When and how to stop.
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Calls `tell` with each connection's account when it has ended, in the task of the connection.
+    pub fn on_close(mut self, tell: impl Fn(&ConnReport) + Send + Sync + 'static) -> Self {
+        self.on_close = Some(Box::new(tell));
+        self
+    }
+
+    /// Serves until the [`Shutdown`] is over. Each connection is a task of its own.
+    ///
+    /// `stack` is asked for readiness before each accept, and is neither cloned nor rebuilt. An error of one call ends
+    /// that connection only.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be listened on, and when the stack fails for good: an error of its `poll_ready`, after what
+    /// was open has been drained.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with IO and time enabled.
+    pub async fn serve<S>(self, stack: S) -> Result<Report, Error>
+    where
+        S: Service<Conn<Stream>, Response = ConnReport>,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        self.serve_with(stack, |task| drop(tokio::spawn(task)))
+            .await
+    }
+
+    /// Serves within a [`LocalSet`](tokio::task::LocalSet), with a stack whose futures needn't be `Send`.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Server::serve).
+    ///
+    /// # Panics
+    ///
+    /// Outside a `LocalSet`.
+    pub async fn serve_local<S>(self, stack: S) -> Result<Report, Error>
+    where
+        S: Service<Conn<Stream>, Response = ConnReport>,
+        S::Error: Into<BoxError>,
+        S::Future: 'static,
+    {
+        self.serve_with(stack, |task| drop(tokio::task::spawn_local(task)))
+            .await
+    }
+
+    async fn serve_with<S, P>(mut self, stack: S, spawn: P) -> Result<Report, Error>
+    where
+        S: Service<Conn<Stream>, Response = ConnReport>,
+        S::Error: Into<BoxError>,
+        P: Fn(Task<S::Future>),
+    {
+        if self.listeners.is_empty() {
+            return Err(Error::config(
+                "a server needs something to listen on: `bind`, `bind_unix` or `listen`",
+            ));
+        }
+        if self.max_connections == Some(0) {
+            return Err(Error::config("max_connections must be above zero"));
+        }
+        let trigger = self.shutdown.watch()?;
+        let listeners = self.listeners.into_iter().map(Listener::open);
+        let run = Run {
+            listeners: Some(Turns::new(listeners.collect::<Result<_, _>>()?)),
+            stack,
+            spawn,
+            open: Open::new(self.on_close),
+            max_connections: self
+                .max_connections
+                .unwrap_or_else(limit::default_connections),
+            pace: Pace::default(),
+            last_id: 0,
+        };
+        run.until_stopped(self.shutdown, trigger).await
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.listeners)
+            .field("shutdown", &self.shutdown)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server at work.
+struct Run<A, S, P> {
+    /// `None` once they are closed.
+    listeners: Option<A>,
+    stack: S,
+    spawn: P,
+    open: Arc<Open>,
+    max_connections: usize,
+    pace: Pace,
+    last_id: u64,
+}
+
+impl<A, S, P> Run<A, S, P>
+where
+    A: Accept,
+    S: Service<Conn<A::Io>, Response = ConnReport>,
+    S::Error: Into<BoxError>,
+    P: Fn(Task<S::Future>),
+{
+    async fn until_stopped(
+        mut self,
+        shutdown: Shutdown,
+        mut trigger: Trigger,
+    ) -> Result<Report, Error> {
+        let failed = tokio::select! {
+            biased;
+            () = trigger.stop() => None,
+            failed = self.accept() => Some(failed),
+        };
+        let open = self.open.clone();
+        let failed = self.stop(failed, shutdown, trigger).await;
+        let report = open.report(self.pace.errors());
+        failed.map_or(Ok(report), |failed| Err(Error::service(failed)))
+    }
+
+    /// The way down: each step is cut short by the second event.
+    async fn stop(
+        &mut self,
+        mut failed: Option<BoxError>,
+        shutdown: Shutdown,
+        mut trigger: Trigger,
+    ) -> Option<BoxError> {
+        let (lame_duck, drain) = (shutdown.lame_duck, shutdown.drain);
+        let open = self.open.clone();
+        open.tell(Told::LastCall);
+        let gently = async {
+            if failed.is_none() {
+                failed = timeout(lame_duck, self.accept()).await.ok();
+            }
+            let drained = Instant::now() + drain;
+            let grace = drained.min(Instant::now() + GRACE);
+            if failed.is_none() {
+                failed = timeout_at(grace, self.accept_queued()).await.ok().flatten();
+            }
+            self.listeners = None;
+            let _ = timeout_at(grace, open.emptied()).await;
+            open.tell(Told::Drain);
+            let _ = timeout_at(drained, open.emptied()).await;
+        };
+        tokio::select! {
+            biased;
+            () = trigger.cut() => {}
+            () = gently => {}
+            () = tell_progress(shutdown, &open) => {}
+        }
+        self.listeners = None;
+        open.tell(Told::Cut);
+        let _ = timeout(LAST_WORDS, open.emptied()).await;
+        open.tell(Told::Abort);
+        let _ = timeout(LAST_WORDS / 2, open.emptied()).await;
+        failed
+    }
+
+    /// Accepts for as long as the service is sound; returns why it isn't.
+    ///
+    /// Cancel safe: what was accepted has been given to the service.
+    async fn accept(&mut self) -> BoxError {
+        let mut batch = 0;
+        loop {
+            self.room().await;
+            if let Err(failed) = self.ready().await {
+                return failed;
+            }
+            let Some(listeners) = &mut self.listeners else {
+                return std::future::pending().await;
+            };
+            let accepted = std::future::poll_fn(|cx| listeners.poll_accept(cx)).await;
+            self.take(accepted).await;
+            batch += 1;
+            if batch == BATCH {
+                batch = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Accepts what is queued, so that nobody who got through to the kernel is turned away.
+    async fn accept_queued(&mut self) -> Option<BoxError> {
+        loop {
+            self.room().await;
+            if let Err(failed) = self.ready().await {
+                return Some(failed);
+            }
+            let accepted = self.listeners.as_mut()?.accept_queued();
+            match accepted {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+                accepted => self.take(accepted).await,
+            }
+        }
+    }
+
+    async fn room(&mut self) {
+        while self.open.count() >= self.max_connections {
+            self.open.closed().await;
+        }
+    }
+
+    async fn ready(&mut self) -> Result<(), BoxError> {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match catch_unwind(AssertUnwindSafe(|| self.stack.poll_ready(cx))) {
+            Ok(ready) => ready.map_err(Into::into),
+            Err(_) => Poll::Ready(Err("the service panicked in poll_ready".into())),
+        }
+    }
+
+    async fn take(&mut self, accepted: std::io::Result<Accepted<A::Io>>) {
+        let error = match accepted {
+            Ok(accepted) => {
+                self.pace.succeeded();
+                return self.call(accepted);
+            }
+            Err(error) => error,
+        };
+        if let Some(pause) = self.pace.failed(&error) {
+            // A connection that closes gives back what was missing.
+            let _ = timeout(pause, self.open.closed()).await;
+        }
+    }
+
+    fn call(&mut self, accepted: Accepted<A::Io>) {
+        self.last_id += 1;
+        let info = ConnInfo {
+            id: self.last_id,
+            peer: accepted.peer,
+            local: accepted.local,
+            listener: accepted.listener,
+        };
+        let conn = Conn::accepted(accepted.io, info, accepted.live);
+        let mut ticket = self.open.enter(&conn);
+        match catch_unwind(AssertUnwindSafe(|| self.stack.call(conn))) {
+            Ok(connection) => (self.spawn)(Task::new(connection, ticket)),
+            Err(_) => ticket.close(Err(CloseReason::Panicked)),
+        }
+    }
+}
+
+/// Never over, unless there is nothing to tell to anybody.
+async fn tell_progress(shutdown: Shutdown, open: &Open) {
+    let Some((every, mut tell)) = shutdown.progress else {
+        return std::future::pending().await;
+    };
+    let begun = Instant::now();
+    loop {
+        sleep(every).await;
+        let (open, oldest) = open.oldest();
+        tell(&Progress {
+            open,
+            oldest,
+            since: begun.elapsed(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

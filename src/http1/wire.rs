@@ -136,7 +136,7 @@ where
         let told = self.live.watch(cx);
         if told != self.told {
             self.told = told;
-            return if told == Told::Cut {
+            return if told >= Told::Cut {
                 Park::Stop(Stop::Cut)
             } else {
                 Park::Again

@@ -218,7 +218,7 @@ async fn axums_own_middleware_and_the_connections_facts() {
             },
         ));
     let app = ServiceBuilder::new()
-        .layer(ConnInfoLayer::default())
+        .layer(ConnInfoLayer)
         .service(router);
 
     let [mut tcp, mut memory] = Client::both(app).await;

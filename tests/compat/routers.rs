@@ -217,9 +217,7 @@ async fn axums_own_middleware_and_the_connections_facts() {
                 response
             },
         ));
-    let app = ServiceBuilder::new()
-        .layer(ConnInfoLayer)
-        .service(router);
+    let app = ServiceBuilder::new().layer(ConnInfoLayer).service(router);
 
     let [mut tcp, mut memory] = Client::both(app).await;
     let answer = tcp.get("/").await;

@@ -142,10 +142,28 @@ mod curl {
             let output = run("curl", &with_limits(&[&format!("{base}/{path}")]), b"").await;
             assert!(!output.status.success(), "/{path} looked whole: {output:?}");
         }
-        // What is declared is what is sent, and the connection does not go on as if nothing were wrong.
-        let url = format!("{base}/long");
-        let text = curl(&["-w", " %{size_download}", &url]).await;
-        assert_eq!(text, "to 2");
+    }
+
+    #[tokio::test]
+    async fn never_gets_more_than_a_response_declared() {
+        let base = serve().await;
+        let (long, next) = (format!("{base}/long"), format!("{base}/plaintext"));
+        let format = "[%{size_download} %{num_connects}]";
+        let output = run(
+            "curl",
+            &with_limits(&["-w", format, &long, "-w", format, &next]),
+            b"",
+        )
+        .await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // Whether the first bytes arrive or none do: nothing more does, and the connection is not used again.
+        assert!(
+            ["to[2 1]", "[0 1]"]
+                .iter()
+                .any(|start| text.starts_with(start)),
+            "{text}"
+        );
+        assert!(text.ends_with("Hello, World![13 1]"), "{text}");
     }
 
     #[tokio::test]
@@ -411,6 +429,36 @@ mod plain_socket {
             assert_eq!(pair, [&".".repeat(count), "ahoy"]);
         }
         assert_eq!(bodies[100], "Hello, World!");
+    }
+
+    #[tokio::test]
+    async fn gets_what_was_answered_before_a_response_was_cut() {
+        let mut lost = Vec::new();
+        for lie in ["cut", "short", "long", "panic"] {
+            let mut stream = TcpStream::connect(listen().await)
+                .await
+                .expect("the service listens");
+            let both = format!(
+                "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\nGET /{lie} HTTP/1.1\r\nHost: a\r\n\r\n"
+            );
+            stream
+                .write_all(both.as_bytes())
+                .await
+                .expect("the service reads");
+            let mut received = Vec::new();
+            // How it ends, by FIN or RST, is not this test's business.
+            let read = stream.read_to_end(&mut received);
+            let _ = tokio::time::timeout(Duration::from_secs(30), read)
+                .await
+                .expect("in time");
+            if !String::from_utf8_lossy(&received).contains("\r\n\r\nHello, World!") {
+                lost.push(lie);
+            }
+        }
+        assert!(
+            lost.is_empty(),
+            "the answer before these was lost: {lost:?}"
+        );
     }
 }
 

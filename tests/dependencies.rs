@@ -70,7 +70,8 @@ fn no_source_of_wharf_says_unsafe() {
     for file in files {
         let text = fs::read_to_string(&file).expect("sources are UTF-8");
         for (line, number) in text.lines().zip(1..) {
-            let mut words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            let code = line.split("//").next().unwrap_or_default();
+            let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
             let found = words.any(|word| word == "unsafe");
             assert!(!found, "{}:{number}: {line}", file.display());
         }

@@ -27,7 +27,7 @@ use crate::error::{BoxError, Reject};
 ///
 /// let empty = Body::empty();
 /// let text = Body::from("Hello, World!");
-/// let wrapped = Body::new(http_body_util::Full::from("bytes"));
+/// let wrapped = Body::new(http_body_util::Full::new(bytes::Bytes::from("bytes")));
 /// # let _ = (empty, text, wrapped);
 /// ```
 #[derive(Default)]

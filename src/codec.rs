@@ -14,12 +14,16 @@ use crate::error::Reject;
 
 pub mod chunked;
 pub mod encode;
+mod field;
 pub mod framing;
 mod head;
+mod names;
 mod output;
+mod scan;
 mod strict;
 pub mod target;
 
+pub use chunked::BodyDecoder;
 pub use encode::EncodeError;
 pub use head::Httparse;
 pub use output::{Mark, Output};

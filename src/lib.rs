@@ -1,4 +1,13 @@
 //! A small HTTP container: sockets become a stream of `http::Request`s, each handled by a `tower::Service`.
+//!
+//! Two planes, one vocabulary. A *connection* is a call to a `Service<Conn<Io>>` whose future lasts as long as the
+//! connection does; a *request* is a call to a `Service<Request<Body>>`. [`Http`] is the layer between them, so one
+//! `ServiceBuilder` reads from socket to handler, and tower's own layers work on both sides of it.
+//!
+//! - Start with [`serve_connection`] for one stream, or [`Http`] for a stack of your own.
+//! - [`Limits`] has every bound and every deadline; all are on.
+//! - [`CloseReason`] says why a connection ended, [`Reject`] why a request was refused.
+//! - [`codec`] is the parser's seam: two ship, and yours may be the third.
 
 pub mod body;
 pub mod codec;

@@ -1,1 +1,9 @@
 //! Tower layers for the edge: what tower and tower-http do not have.
+//!
+//! One layer, one file; each is generic over body types, so that it runs on wharf and under hyper and axum alike.
+//!
+//! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
+
+pub mod from_fn;
+
+pub use from_fn::{Next, from_fn};

@@ -24,7 +24,7 @@ use wharf::{Body, BoxError, Http, Listener, Server};
 type Result<T, E = BoxError> = std::result::Result<T, E>;
 
 /// Each route of the contract; what is not here is 404.
-pub async fn answer(request: Request<Body>) -> Result<Response<Body>> {
+pub(crate) async fn answer(request: Request<Body>) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let (route, argument) = path

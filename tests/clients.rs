@@ -474,7 +474,7 @@ async fn serve() -> String {
     format!("http://{}", listen().await)
 }
 
-fn spawn(listener: impl wharf::IntoListeners) {
+fn spawn(listener: impl wharf::IntoListeners + Send + 'static) {
     let serve = wharf::serve(listener, service_fn(contract::answer))
         .with_graceful_shutdown(std::future::pending());
     tokio::spawn(async move { serve.await.expect("the server runs") });

@@ -34,7 +34,8 @@ const LONGEST_NAME: usize = u16::MAX as usize;
 /// [`bad_value`] says where.
 ///
 /// `bytes` must be shorter than 4 GiB.
-#[inline]
+// Its result is too large for registers and would go through memory for each field.
+#[inline(always)]
 pub(super) fn line(bytes: &[u8], at: usize) -> Result<Line, Reason> {
     let Some(rest) = bytes.get(at..) else {
         return Ok(Line::Incomplete);
@@ -117,7 +118,7 @@ static TCHAR: [bool; 256] = {
 };
 
 /// Bytes before the first colon, eight at a time.
-#[inline]
+#[inline(always)]
 fn name_len(rest: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const COLONS: u64 = ONES * b':' as u64;
@@ -142,7 +143,7 @@ pub(super) fn trimmed(value: &[u8]) -> &[u8] {
 }
 
 /// The place of `value` without SP and HTAB around it.
-#[inline]
+#[inline(always)]
 fn trim(value: &[u8]) -> (usize, usize) {
     let is_space = |b: &u8| matches!(b, b' ' | b'\t');
     let mut start = 0;

@@ -44,6 +44,11 @@ impl Httparse {
         {
             return Ok(Some(len));
         }
+        if let Some(scan) = &mut self.begun
+            && scan.still_waits(input, &self.bounds)
+        {
+            return Ok(None);
+        }
         let mut scan = self
             .begun
             .take()

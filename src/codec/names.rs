@@ -25,7 +25,7 @@ struct Key {
 
 /// The entry of the name at `bytes[start..end]`, in any case. Loads run over the start of a short name, into the line
 /// before it, so they need no copy.
-#[inline]
+#[inline(always)]
 pub(super) fn find(bytes: &[u8], start: usize, end: usize) -> Option<&'static Entry> {
     let len = end.checked_sub(start)?;
     let last = u64::from_le_bytes(*bytes.get(..end)?.last_chunk::<8>()?);

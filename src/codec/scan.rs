@@ -106,7 +106,25 @@ impl Scan {
         self.fields(input, bounds)
     }
 
-    /// The same, with everything looked into: `Some` here is a head that is right in all respects.
+    /// Whether what came since the last look decides nothing: neither a line end nor a limit is among it.
+    #[inline]
+    pub(super) fn still_waits(&mut self, input: &[u8], bounds: &Bounds) -> bool {
+        let (is_begun, limit) = match self.at {
+            At::RequestLine => (
+                self.looked > self.start + PREFACE.len(),
+                bounds.request_line_bytes,
+            ),
+            At::Fields => (true, bounds.head_bytes),
+        };
+        let fresh = input.get(self.looked..).unwrap_or_default();
+        let waits = is_begun && input.len() < self.start + limit && !fresh.contains(&b'\n');
+        if waits {
+            self.looked = input.len();
+        }
+        waits
+    }
+
+    /// [`advance`](Self::advance), with everything looked into: `Some` here is a head that is right in all respects.
     pub(super) fn judge(&mut self, input: &[u8], bounds: &Bounds) -> Result<Option<usize>, Reject> {
         let whole = match self.advance(input, bounds) {
             Ok(whole) => whole,

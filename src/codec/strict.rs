@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request};
 
 use super::chunked::BodyDecoder;
 use super::encode::{self, BodyEncoder, EncodeError};
@@ -46,16 +46,20 @@ impl Strict {
     #[cold]
     fn resume(
         &mut self,
-        mut scan: Box<Scan>,
         input: &mut BytesMut,
         parts: &mut request::Parts,
     ) -> Result<Option<Head<BodyDecoder>>, Reject> {
+        let Some(mut scan) = self.begun.take() else {
+            return Ok(None);
+        };
         match scan.judge(input, &self.bounds)? {
             None => {
                 self.begun = Some(scan);
                 Ok(None)
             }
-            Some(len) => fill(*scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some),
+            Some(len) => {
+                fill(&mut scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some)
+            }
         }
     }
 }
@@ -72,13 +76,16 @@ impl Codec for Strict {
         if input.is_empty() {
             return Ok(None);
         }
-        if let Some(scan) = self.begun.take() {
-            return self.resume(scan, input, parts);
+        if let Some(scan) = &mut self.begun {
+            if scan.still_waits(input, &self.bounds) {
+                return Ok(None);
+            }
+            return self.resume(input, parts);
         }
         let mut scan = Scan::new(ROOM.take());
         match scan.advance(input, &self.bounds) {
             Ok(Some(len)) => {
-                fill(scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some)
+                fill(&mut scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some)
             }
             Ok(None) => {
                 scan.check_values(input)?;
@@ -110,7 +117,7 @@ impl Codec for Strict {
 
 /// Makes `http` types of a whole head that was scanned.
 fn fill(
-    mut scan: Scan,
+    scan: &mut Scan,
     head: Bytes,
     bounds: &Bounds,
     parts: &mut request::Parts,
@@ -119,12 +126,12 @@ fn fill(
         Ok(decision) => decision,
         Err(reject) => return Err(scan.first_error(&head, reject)),
     };
-    if let Err(reason) = fill_parts(&scan, &head, parts) {
+    if let Err(reason) = fill_parts(scan, &head, parts) {
         return Err(scan.first_error(&head, Reject::new(reason)));
     }
     if scan.fields.capacity() <= KEPT {
         scan.fields.clear();
-        ROOM.set(scan.fields);
+        ROOM.set(std::mem::take(&mut scan.fields));
     }
     Ok(Head {
         exchange,
@@ -138,7 +145,6 @@ fn fill_parts(scan: &Scan, head: &Bytes, parts: &mut request::Parts) -> Result<(
     let request = &scan.request;
     parts.method = Method::from_bytes(&head[request.method..request.target - 1])
         .map_err(|_| Reason::Method)?;
-    let target = head.slice(request.target..request.target_end);
     parts.version = if request.http10 {
         Version::HTTP_10
     } else {
@@ -162,10 +168,16 @@ fn fill_parts(scan: &Scan, head: &Bytes, parts: &mut request::Parts) -> Result<(
             .try_append(name, value)
             .map_err(|_| Reason::TooManyFields)?;
     }
-    if request.form == Form::Absolute {
-        override_host(fields, &target)?;
-    }
-    parts.uri = target::uri(request.form, target)?;
+    // The root is asked for most often, and needs no share of the head.
+    parts.uri = if request.form == Form::Origin && request.target_end - request.target == 1 {
+        Uri::default()
+    } else {
+        let target = head.slice(request.target..request.target_end);
+        if request.form == Form::Absolute {
+            override_host(fields, &target)?;
+        }
+        target::uri(request.form, target)?
+    };
     Ok(())
 }
 

@@ -117,7 +117,7 @@ fn a_body_that_stops_anywhere_is_not_complete() {
     let whole = "1\r\na\r\n0\r\nx: y\r\n\r\n";
     for len in 0..whole.len() {
         assert_eq!(
-            decode_cut(&limits(), whole[..len].as_bytes(), &[]).end,
+            decode_cut(&limits(), &whole.as_bytes()[..len], &[]).end,
             Ok(End::Incomplete)
         );
     }

@@ -100,7 +100,7 @@ const BAD: &[(&str, Reason)] = &[
     ("GET / HTTP/11\r\n", Reason::Version),
     ("GET / HTTP/1\r\n", Reason::Version),
     ("GET / http/1.1\r\n", Reason::Version),
-    ("GET / HTTP 1.1\r\n", Reason::Target),
+    ("GET / HTTP 1.1\r\n", Reason::Version),
     ("GET / HTTPS/1.1\r\n", Reason::Version),
     ("GET / HTTP/2.0\r\n", Reason::UnsupportedVersion),
     ("GET / HTTP/3.0\r\n", Reason::UnsupportedVersion),

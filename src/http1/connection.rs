@@ -486,7 +486,8 @@ where
     B: http_body::Body,
 {
     let mut sending = sending.project();
-    let abort = |why| Poll::Ready(Ok(Err(Ending::Abort(why))));
+    let unframed = exchange.codec.close == Some(codec::Close::Unframed);
+    let break_off = |why| Poll::Ready(Ok(Err(Ending::BreakOff { why, unframed })));
     loop {
         if wire
             .poll_room(cx, settings.limits.write_buffer_bytes)?
@@ -509,8 +510,8 @@ where
                 },
             },
             Ok(Poll::Ready(None)) => sending.encoder.end(&mut wire.desk().output),
-            Ok(Poll::Ready(Some(Err(_)))) => return abort(CloseReason::ResponseFailed),
-            Err(Panicked) => return abort(CloseReason::Panicked),
+            Ok(Poll::Ready(Some(Err(_)))) => return break_off(CloseReason::ResponseFailed),
+            Err(Panicked) => return break_off(CloseReason::Panicked),
             Ok(Poll::Pending) => {
                 if intake.poll_feed(cx, wire, codec, exchange)?.is_pending() {
                     return poll_absent(cx, wire, intake);
@@ -519,7 +520,7 @@ where
             }
         };
         if encoded.is_err() {
-            return abort(CloseReason::ResponseLength);
+            return break_off(CloseReason::ResponseLength);
         }
         if sending.encoder.is_done() {
             return Poll::Ready(Ok(Ok(())));
@@ -610,6 +611,23 @@ where
             close(&mut wire, linger, settings).await;
             (why, Bytes::new())
         }
+        Ending::BreakOff {
+            why,
+            unframed: false,
+        } => {
+            close(&mut wire, true, settings).await;
+            (why, Bytes::new())
+        }
+        Ending::BreakOff {
+            why,
+            unframed: true,
+        } => {
+            let _ = wire
+                .until(|cx, wire| wire.poll_flush(cx).map_err(Stop::from))
+                .await;
+            live.abort();
+            (why, Bytes::new())
+        }
         Ending::Refuse(reject, method) => {
             let (why, first_bytes) = refuse(&mut wire, codec, reject, method, settings);
             close(&mut wire, true, settings).await;
@@ -676,6 +694,7 @@ where
         wire.live().abort();
         return;
     }
+    wire.leave_phase();
     let end = wire.now() + limits.linger_timeout;
     let mut left = limits.linger_bytes;
     let mut lingers = linger;
@@ -686,8 +705,8 @@ where
                 Poll::Ready(read) => Poll::Ready(Ok(read)),
                 Poll::Pending if !lingers => Poll::Ready(Ok(0)),
                 Poll::Pending => {
-                    let idle = wire.now() + limits.linger_idle_timeout;
-                    wire.enter_until(Phase::Linger, idle.min(end));
+                    let left = end.saturating_duration_since(wire.now());
+                    wire.enter(Phase::Linger, limits.linger_idle_timeout.min(left));
                     Poll::Pending
                 }
             }

@@ -52,7 +52,10 @@ pub(super) enum Ending {
     /// What is owed is sent. If the peer may still be sending, it is listened to for a while, lest the kernel
     /// destroys the answer with a reset.
     Close { why: CloseReason, linger: bool },
-    /// Nothing more is sent, and the peer must not mistake what it got for a whole answer.
+    /// The response under way can't be finished: what was encoded of it is sent, its end is not. Where only the end
+    /// of the connection would show its end, the stream is reset, so that it can't look complete.
+    BreakOff { why: CloseReason, unframed: bool },
+    /// Nothing more can be sent, or is worth it.
     Abort(CloseReason),
     /// What is owed is sent and the socket leaves HTTP.
     HandOver(Option<oneshot::Sender<Upgraded>>),

@@ -14,15 +14,19 @@ use crate::error::Reject;
 
 pub mod chunked;
 pub mod encode;
+mod field;
 pub mod framing;
 mod head;
+mod names;
 mod output;
+mod scan;
 mod strict;
 pub mod target;
 
+pub use chunked::BodyDecoder;
 pub use encode::EncodeError;
 pub use head::Httparse;
-pub use output::Output;
+pub use output::{Mark, Output};
 pub use strict::Strict;
 
 /// Turns bytes into request heads, and response heads into bytes.
@@ -110,6 +114,19 @@ pub struct Exchange {
     pub expects_continue: bool,
     /// The client offers to switch protocols: `Upgrade`, named by `Connection`, in HTTP/1.1 and without a body.
     pub upgrade: bool,
+}
+
+impl Exchange {
+    /// An exchange that ends its connection, for an error that is answered without a whole request.
+    pub fn last(method: Kind) -> Self {
+        Self {
+            http10: false,
+            method,
+            close: Some(Close::Connection),
+            expects_continue: false,
+            upgrade: false,
+        }
+    }
 }
 
 /// The methods whose responses are framed in their own way.

@@ -3,18 +3,21 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::body::Body;
 use crate::codec::Close;
 use crate::error::Reject;
+use crate::interim::Message;
 
 /// An accepted stream with its facts: what the connection plane's services are called with.
 #[derive(Debug)]
@@ -22,6 +25,13 @@ pub struct Conn<Io> {
     io: Io,
     info: ConnInfo,
     live: Arc<Live>,
+}
+
+impl<Io> From<Io> for Conn<Io> {
+    /// A connection without an address.
+    fn from(io: Io) -> Self {
+        Self::new(io, ConnInfo::default())
+    }
 }
 
 impl<Io> Conn<Io> {
@@ -96,6 +106,57 @@ impl ConnInfo {
     }
 }
 
+/// Puts [`ConnInfo`] into the extensions of each request, for code that can't see the body's type: handlers and
+/// extractors of a framework, layers that are generic over bodies.
+///
+/// Not done by default: the first extension of a request costs three allocations.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use wharf::{Body, ConnInfo, ConnInfoLayer, Http};
+///
+/// let stack = ServiceBuilder::new().layer(Http::new()).layer(ConnInfoLayer).service_fn(
+///     |request: http::Request<Body>| async move {
+///         let peer = request.extensions().get::<ConnInfo>().map(|info| info.peer.to_string());
+///         Ok::<_, wharf::BoxError>(http::Response::new(Body::from(peer.unwrap_or_default())))
+///     },
+/// );
+/// # let _ = |conn: wharf::Conn<tokio::io::DuplexStream>| tower::ServiceExt::oneshot(stack, conn);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnInfoLayer;
+
+impl<S> Layer<S> for ConnInfoLayer {
+    type Service = WithConnInfo<S>;
+
+    fn layer(&self, service: S) -> WithConnInfo<S> {
+        WithConnInfo { service }
+    }
+}
+
+/// The service that [`ConnInfoLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct WithConnInfo<S> {
+    service: S,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for WithConnInfo<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> S::Future {
+        if let Some(info) = ConnInfo::of(&request).cloned() {
+            request.extensions_mut().insert(info);
+        }
+        self.service.call(request)
+    }
+}
+
 /// One end of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -107,6 +168,16 @@ pub enum Address {
     /// No address: an unnamed Unix socket, or a stream in memory.
     #[default]
     Unnamed,
+}
+
+impl Address {
+    /// IP address and port, if it has one.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(address) => Some(*address),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -282,7 +353,17 @@ pub(crate) struct Live {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     told: AtomicU8,
-    waker: Mutex<Option<Waker>>,
+    /// The stream is to be reset when it is dropped, so that a cut response can't look complete.
+    aborted: AtomicBool,
+    has_mail: AtomicBool,
+    inbox: Mutex<Inbox>,
+}
+
+/// What reaches a connection's task from others.
+#[derive(Debug, Default)]
+struct Inbox {
+    waker: Option<Waker>,
+    mail: Vec<Message>,
 }
 
 /// What a connection is told by its server; each includes those before it.
@@ -306,13 +387,20 @@ impl Live {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             told: AtomicU8::new(Told::Nothing as u8),
-            waker: Mutex::new(None),
+            aborted: AtomicBool::new(false),
+            has_mail: AtomicBool::new(false),
+            inbox: Mutex::default(),
         }
     }
 
     /// When the connection was accepted.
     pub(crate) fn since(&self) -> Instant {
         self.since
+    }
+
+    /// The connection's id, once its facts are sealed.
+    pub(crate) fn id(&self) -> u64 {
+        self.info.get().map_or(0, |info| info.id)
     }
 
     pub(crate) fn requests(&self) -> u64 {
@@ -343,27 +431,60 @@ impl Live {
     pub(crate) fn tell(&self, told: Told) {
         self.told.fetch_max(told as u8, Relaxed);
         // The lock orders the store before any later `watch`, so that a task about to wait sees it.
-        let waker = self.lock().take();
+        let waker = self.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Asks for the task of `cx` to be woken by the next `tell`; returns what was told so far.
+    /// Asks for the task of `cx` to be woken by what is told or posted; returns what was told so far.
     pub(crate) fn watch(&self, cx: &Context<'_>) -> Told {
-        let mut waker = self.lock();
-        if !waker
+        let mut inbox = self.lock();
+        if !inbox
+            .waker
             .as_ref()
             .is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            *waker = Some(cx.waker().clone());
+            inbox.waker = Some(cx.waker().clone());
         }
-        drop(waker);
+        drop(inbox);
         self.told()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
-        self.waker
+    /// Leaves an interim response for the connection to send.
+    pub(crate) fn post(&self, message: Message) {
+        let mut inbox = self.lock();
+        inbox.mail.push(message);
+        self.has_mail.store(true, Relaxed);
+        let waker = inbox.waker.take();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Relaxed)
+    }
+
+    pub(crate) fn take_mail(&self) -> Vec<Message> {
+        let mut inbox = self.lock();
+        self.has_mail.store(false, Relaxed);
+        std::mem::take(&mut inbox.mail)
+    }
+
+    /// From now on dropping the stream resets it.
+    pub(crate) fn abort(&self) {
+        self.aborted.store(true, Relaxed);
+    }
+
+    /// Dropping the stream is to reset it.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.load(Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        self.inbox
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }

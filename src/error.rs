@@ -66,6 +66,8 @@ pub enum Reason {
     TrailersTooLarge,
     /// The body is larger than the limit.
     BodyTooLarge,
+    /// The client stopped sending before the end of the body.
+    BodyCut,
     /// The request is for an authority that isn't served here (only where a user asks for this check).
     Misdirected,
     /// The head didn't arrive in time.
@@ -169,6 +171,7 @@ impl Reason {
             Self::Trailer => "a trailer field is malformed or not allowed in a trailer section",
             Self::TrailersTooLarge => "the trailer section is larger than this server accepts",
             Self::BodyTooLarge => "the body is larger than this server accepts",
+            Self::BodyCut => "the body ended before its declared length",
             Self::Misdirected => "this server doesn't answer for the requested authority",
             Self::HeadTimeout => "the request head didn't arrive in time",
             Self::BodyTimeout => "the request body didn't arrive in time",

@@ -1,13 +1,28 @@
 //! A small HTTP container: sockets become a stream of `http::Request`s, each handled by a `tower::Service`.
+//!
+//! Two planes, one vocabulary. A *connection* is a call to a `Service<Conn<Io>>` whose future lasts as long as the
+//! connection does; a *request* is a call to a `Service<Request<Body>>`. [`Http`] is the layer between them, so one
+//! `ServiceBuilder` reads from socket to handler, and tower's own layers work on both sides of it.
+//!
+//! - Start with [`serve_connection`] for one stream, or [`Http`] for a stack of your own.
+//! - [`Limits`] has every bound and every deadline; all are on.
+//! - [`CloseReason`] says why a connection ended, [`Reject`] why a request was refused.
+//! - [`codec`] is the parser's seam: two ship, and yours may be the third.
 
 pub mod body;
 pub mod codec;
 pub mod conn;
 pub mod date;
 pub mod error;
+mod http1;
+mod interim;
 pub mod limits;
+mod service;
+pub mod upgrade;
 
 pub use body::Body;
-pub use conn::{Address, CloseReason, Conn, ConnInfo, ConnReport};
+pub use conn::{Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport};
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
+pub use http1::{Http, Http1, MakeHttp1, PerConnection, serve_connection};
+pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;

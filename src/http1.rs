@@ -1,0 +1,390 @@
+//! HTTP/1.1 and 1.0 as a layer: below it are connections, above it requests.
+//!
+//! [`Http`] is the [`tower_layer::Layer`] and the settings, [`Http1`] the connection service it makes, `connection`
+//! the life of one connection from top to bottom.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::body::Body;
+use crate::codec::{Codec, Httparse};
+use crate::conn::{Conn, ConnInfo, ConnReport};
+use crate::error::{BoxError, Error, Reject};
+use crate::limits::Limits;
+use crate::service::{Failed, catch, failure, internal, refusal};
+
+mod connection;
+mod deadline;
+mod exchange;
+mod intake;
+mod wire;
+
+/// HTTP/1 between the connection plane and the request plane.
+///
+/// As a layer it turns a service of requests into a service of connections, whose future is a connection's life.
+/// Each connection calls its own clone of the service.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use wharf::{Body, Http, Limits};
+///
+/// let stack = ServiceBuilder::new()
+///     .concurrency_limit(10_000) // connections: the next one waits unaccepted
+///     .layer(Http::new().limits(Limits { header_fields: 64, ..Limits::default() }))
+///     .concurrency_limit(512) // requests
+///     .service_fn(|_: http::Request<Body>| async { Ok::<_, wharf::BoxError>(http::Response::new(Body::from("hello"))) });
+/// # let _ = |conn: wharf::Conn<tokio::io::DuplexStream>| tower::ServiceExt::oneshot(stack, conn);
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Http<M = fn(&Limits) -> Httparse> {
+    settings: Arc<Settings>,
+    codec: M,
+}
+
+/// What every connection of an [`Http`] shares.
+#[derive(Clone, Default)]
+struct Settings {
+    limits: Limits,
+    on_reject: Option<Answer<Reject>>,
+    on_error: Option<Answer<BoxError>>,
+}
+
+type Answer<E> = Arc<dyn Fn(&E) -> Response<Bytes> + Send + Sync>;
+
+impl Http {
+    /// The default codec, the default limits, and error responses in plain text.
+    pub fn new() -> Self {
+        Self {
+            settings: Arc::default(),
+            codec: Httparse::new,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M> Http<M> {
+    /// Other bounds and deadlines. What can't work is an error of the server's start, not a panic here.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        Arc::make_mut(&mut self.settings).limits = limits;
+        self
+    }
+
+    /// Another codec, made anew for each connection.
+    ///
+    /// ```
+    /// use wharf::{Http, codec::Strict};
+    ///
+    /// let http = Http::new().codec(Strict::new);
+    /// # let _ = http;
+    /// ```
+    pub fn codec<N, C>(self, codec: N) -> Http<N>
+    where
+        N: Fn(&Limits) -> C,
+        C: Codec,
+    {
+        Http {
+            settings: self.settings,
+            codec,
+        }
+    }
+
+    /// Your own words for a request that is refused before any handler sees it. The container adds
+    /// `connection: close` and the framing; status and fields are yours.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use wharf::{Http, Reject};
+    ///
+    /// let http = Http::new().on_reject(|reject: &Reject| {
+    ///     let body = format!(r#"{{"error":"{}"}}"#, reject.explain());
+    ///     let response = Response::builder().status(reject.status()).header("content-type", "application/json");
+    ///     response.body(body).unwrap_or_default()
+    /// });
+    /// # let _ = http;
+    /// ```
+    pub fn on_reject<F, T>(mut self, answer: F) -> Self
+    where
+        F: Fn(&Reject) -> Response<T> + Send + Sync + 'static,
+        T: Into<Bytes>,
+    {
+        Arc::make_mut(&mut self.settings).on_reject =
+            Some(Arc::new(move |reject| answer(reject).map(Into::into)));
+        self
+    }
+
+    /// Your own answer to an error that a service returned. By default tower's `Overloaded` and `Elapsed` are
+    /// 503, a request body's [`Reject`] has its own status, and anything else is 500.
+    pub fn on_error<F, T>(mut self, answer: F) -> Self
+    where
+        F: Fn(&BoxError) -> Response<T> + Send + Sync + 'static,
+        T: Into<Bytes>,
+    {
+        Arc::make_mut(&mut self.settings).on_error =
+            Some(Arc::new(move |error| answer(error).map(Into::into)));
+        self
+    }
+
+    /// A service made anew for each connection, by a make-service that is given `target` of the connection's facts.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use wharf::{ConnInfo, Http};
+    ///
+    /// let peer = |info: &ConnInfo| info.peer.socket().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    /// let http = Http::new().per_connection(peer);
+    /// // http.layer(router.into_make_service_with_connect_info::<SocketAddr>())
+    /// # let _ = http;
+    /// ```
+    pub fn per_connection<F, T>(self, target: F) -> PerConnection<F, M>
+    where
+        F: Fn(&ConnInfo) -> T,
+    {
+        PerConnection { http: self, target }
+    }
+
+    /// Serves one connection over any stream, to its end: for tests, benchmarks and embedding.
+    ///
+    /// Dropping the future drops the connection and whatever handler runs on it.
+    ///
+    /// # Errors
+    ///
+    /// When the [`Limits`] can't work.
+    pub fn connection<Io, S, B, C>(
+        &self,
+        conn: Conn<Io>,
+        service: S,
+    ) -> Result<impl Future<Output = ConnReport> + use<Io, S, B, C, M>, Error>
+    where
+        M: Fn(&Limits) -> C,
+        C: Codec,
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service<Request<Body>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        self.settings.limits.check()?;
+        let codec = (self.codec)(&self.settings.limits);
+        Ok(connection::serve(
+            conn,
+            codec,
+            service,
+            self.settings.clone(),
+        ))
+    }
+}
+
+impl<M> fmt::Debug for Http<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("limits", &self.settings.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// How long the connection with this id is kept: the limit give or take a tenth, so that connections made
+    /// together don't end together.
+    fn lifetime(&self, id: u64) -> Duration {
+        let spread = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / (1u64 << 24) as f64;
+        self.limits.max_age.mul_f64(0.9 + 0.2 * spread)
+    }
+
+    /// The answer to a refused request. A hook that panics is replaced by the default.
+    fn refusal(&self, reject: &Reject) -> Response<Bytes> {
+        let own = self
+            .on_reject
+            .as_ref()
+            .map(|answer| catch(|| answer(reject)));
+        own.and_then(Result::ok).unwrap_or_else(|| refusal(reject))
+    }
+
+    /// The answer where the handler has none that can be sent.
+    fn failure(&self, failed: Failed) -> Response<Bytes> {
+        let error: BoxError = match failed {
+            Failed::Panicked(_) => return internal(),
+            Failed::Error(error) => error,
+            Failed::Unsendable(error) => error.into(),
+        };
+        let own = self
+            .on_error
+            .as_ref()
+            .map(|answer| catch(|| answer(&error)));
+        own.and_then(Result::ok).unwrap_or_else(|| failure(&error))
+    }
+}
+
+impl<S, M: Clone> Layer<S> for Http<M> {
+    type Service = Http1<S, M>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        Http1 {
+            http: self.clone(),
+            service,
+        }
+    }
+}
+
+/// The connection service that [`Http`] makes of a request service.
+#[derive(Debug, Clone)]
+pub struct Http1<S, M = fn(&Limits) -> Httparse> {
+    http: Http<M>,
+    service: S,
+}
+
+impl<Io, S, M, C, B> Service<Conn<Io>> for Http1<S, M>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    M: Fn(&Limits) -> C + 'static,
+    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = ConnReport;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
+
+    /// Fails, for good, when the [`Limits`] can't work. The request service's own readiness is asked for each
+    /// request, when its head is there.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(self.http.settings.limits.check())
+    }
+
+    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
+        match self.http.connection(conn, self.service.clone()) {
+            Ok(connection) => Box::pin(Reported { connection }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+/// The layer that [`Http::per_connection`] makes.
+#[derive(Debug, Clone)]
+pub struct PerConnection<F, M = fn(&Limits) -> Httparse> {
+    http: Http<M>,
+    target: F,
+}
+
+impl<S, F: Clone, M: Clone> Layer<S> for PerConnection<F, M> {
+    type Service = MakeHttp1<S, F, M>;
+
+    fn layer(&self, make: S) -> Self::Service {
+        MakeHttp1 {
+            http: self.http.clone(),
+            target: self.target.clone(),
+            make,
+        }
+    }
+}
+
+/// The connection service that [`PerConnection`] makes of a make-service.
+#[derive(Debug, Clone)]
+pub struct MakeHttp1<S, F, M = fn(&Limits) -> Httparse> {
+    http: Http<M>,
+    target: F,
+    make: S,
+}
+
+impl<Io, Make, S, F, T, M, C, B> Service<Conn<Io>> for MakeHttp1<Make, F, M>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    Make: Service<T, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
+    F: Fn(&ConnInfo) -> T,
+    M: Fn(&Limits) -> C + Clone + Send + 'static,
+    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Send
+        + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = ConnReport;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.http.settings.limits.check()?;
+        self.make.poll_ready(cx).map_err(Error::service)
+    }
+
+    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
+        let making = self.make.call((self.target)(conn.info()));
+        let http = self.http.clone();
+        Box::pin(async move {
+            let service = making.await.map_err(Error::service)?;
+            Ok(http.connection(conn, service)?.await)
+        })
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// `async { Ok(connection.await) }`, which would keep the connection twice.
+    struct Reported<F> {
+        #[pin]
+        connection: F,
+    }
+}
+
+impl<F: Future<Output = ConnReport>> Future for Reported<F> {
+    type Output = Result<ConnReport, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().connection.poll(cx).map(Ok)
+    }
+}
+
+/// Serves one connection over any stream with the default [`Http`], to its end.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use tower::service_fn;
+/// use wharf::Body;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (mut client, server) = tokio::io::duplex(1024);
+/// let echo = service_fn(|request: Request<Body>| async { Ok::<_, wharf::BoxError>(Response::new(request.into_body())) });
+/// let connection = tokio::spawn(wharf::serve_connection(server, echo));
+///
+/// client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+/// let mut answer = String::new();
+/// client.read_to_string(&mut answer).await.unwrap();
+/// assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"));
+/// assert_eq!(connection.await.unwrap().reason, wharf::CloseReason::ClientAsked);
+/// # }
+/// ```
+pub fn serve_connection<Io, S, B>(io: Io, service: S) -> impl Future<Output = ConnReport>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    let settings = Arc::<Settings>::default();
+    connection::serve(
+        io.into(),
+        Httparse::new(&settings.limits),
+        service,
+        settings,
+    )
+}

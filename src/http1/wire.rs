@@ -1,0 +1,440 @@
+//! The wire: the only thing that touches the socket, and the only place where a connection waits.
+//!
+//! Before it gives up the thread it sends what is owed, looks at the clock and asks what the server wants.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
+
+use super::deadline::{Deadline, Late, Phase};
+use crate::codec::Output;
+use crate::conn::{Live, Told};
+use crate::limits::Limits;
+
+/// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
+/// short read tells the runtime without another system call that the socket is empty.
+const READ_LEAST: usize = 4 * 1024;
+/// The room for a read once reads have been filling it, as large uploads do.
+const READ_MOST: usize = 64 * 1024;
+/// After so many requests, or so many bytes read, in one go a connection lets others have the thread.
+const FAIR_REQUESTS: u32 = 16;
+const FAIR_BYTES: usize = 32 * 1024;
+/// After so many bytes written in one go, too.
+const FAIR_WRITTEN: usize = 512 * 1024;
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The peer reset the connection, or the network failed.
+    Io(io::ErrorKind),
+    /// A deadline passed.
+    Late(Late),
+    /// The server cuts its connections.
+    Cut,
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+/// The socket, its buffers and its clock.
+pub(super) struct Wire<Io> {
+    io: Io,
+    /// `None` while idle: the buffers are back in the thread's pool.
+    desk: Option<Box<Desk>>,
+    deadline: Deadline,
+    live: Arc<Live>,
+    /// When the connection has been kept for long enough.
+    retires: Instant,
+    /// What the server has told this connection.
+    told: Told,
+    /// One reading of the clock a wake, and none if nobody asks.
+    now: Option<Instant>,
+    /// The peer has finished sending.
+    eof: bool,
+    /// Bytes are in the stream's own buffer (TLS).
+    unflushed: bool,
+    /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
+    body_late: bool,
+    read_room: usize,
+    /// What this connection has had of the thread since it last gave it up.
+    requests: u32,
+    bytes_read: usize,
+    bytes_written: usize,
+}
+
+/// What an exchange under way needs; pooled, so that an idle connection holds none of it.
+pub(super) struct Desk {
+    /// Read and not yet decoded.
+    pub(super) input: BytesMut,
+    /// Encoded and not yet written.
+    pub(super) output: Output,
+    /// The next request's head; its field map is the last response's, emptied.
+    pub(super) parts: request::Parts,
+}
+
+impl<Io> Wire<Io>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn new(io: Io, live: Arc<Live>, retires: Instant, limits: &Limits) -> Self {
+        Self {
+            io,
+            desk: None,
+            deadline: Deadline::new(limits),
+            live,
+            retires,
+            told: Told::Nothing,
+            now: None,
+            eof: false,
+            unflushed: false,
+            body_late: false,
+            read_room: READ_LEAST,
+            requests: 0,
+            bytes_read: 0,
+            bytes_written: 0,
+        }
+    }
+
+    /// The one place that waits. `step` is polled until it is ready; each time it isn't, what is owed is sent, the
+    /// deadlines are looked at, and only then the thread is given up.
+    #[inline(always)]
+    pub(super) async fn until<T>(
+        &mut self,
+        mut step: impl FnMut(&mut Context<'_>, &mut Self) -> Poll<Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(ready) = step(cx, self) {
+                    return Poll::Ready(ready);
+                }
+                match self.park(cx) {
+                    Park::Wait => return Poll::Pending,
+                    Park::Again => {}
+                    Park::Stop(stop) => return Poll::Ready(Err(stop)),
+                }
+            }
+        })
+        .await
+    }
+
+    fn park(&mut self, cx: &mut Context<'_>) -> Park {
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Park::Stop(error.into());
+        }
+        let told = self.live.watch(cx);
+        if told != self.told {
+            self.told = told;
+            return if told == Told::Cut {
+                Park::Stop(Stop::Cut)
+            } else {
+                Park::Again
+            };
+        }
+        match self.deadline.poll(cx) {
+            Poll::Pending => {}
+            // The step under way tells the body's reader, whose answer still goes out.
+            Poll::Ready(Late::Reading) => {
+                self.body_late = true;
+                let now = self.now();
+                self.deadline.reading.rest(now, 0);
+                return Park::Again;
+            }
+            Poll::Ready(late) => return Park::Stop(Stop::Late(late)),
+        }
+        self.now = None;
+        (self.requests, self.bytes_read, self.bytes_written) = (0, 0, 0);
+        Park::Wait
+    }
+
+    /// Reads once, into at least `least` bytes of room; 0 is the peer's end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = self.read_room;
+        let desk = self.desk.get_or_insert_with(Desk::take);
+        let spare = desk.input.capacity() - desk.input.len();
+        if spare < room / 4 {
+            desk.input.reserve(room);
+        }
+        let room = desk.input.capacity() - desk.input.len();
+        let read = ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx))?;
+        // A large upload fills its room again and again; a connection of small requests never does.
+        if read == room {
+            self.read_room = (self.read_room * 4).min(READ_MOST);
+        }
+        self.eof = read == 0;
+        self.bytes_read += read;
+        self.live.count_in(read);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads into the room that is there, so that a peer's abort is seen while a handler works. Pending, always, but
+    /// for an error.
+    pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while !self.eof {
+            let desk = self.desk.get_or_insert_with(Desk::take);
+            if desk.input.len() == desk.input.capacity() {
+                if !desk.input.is_empty() {
+                    break;
+                }
+                desk.input.reserve(READ_LEAST);
+            }
+            let read = match ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx)) {
+                Ok(read) => read,
+                Err(error) => return Poll::Ready(error),
+            };
+            self.eof = read == 0;
+            self.live.count_in(read);
+        }
+        Poll::Pending
+    }
+
+    /// Writes what is owed.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(desk) = &mut self.desk else {
+            return Poll::Ready(Ok(()));
+        };
+        while !desk.output.is_empty() {
+            match poll_write(&mut self.io, &mut desk.output, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.unflushed = true;
+                    self.bytes_written += written;
+                    self.live.count_out(written);
+                    if self.deadline.writing.is_waiting() {
+                        let now = *self.now.get_or_insert_with(Instant::now);
+                        self.deadline.writing.rest(now, written);
+                        if desk.output.is_empty() {
+                            self.deadline.writing.forgive();
+                        }
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let now = *self.now.get_or_insert_with(Instant::now);
+                    self.deadline.writing.wait(now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready while no more than `bound` bytes are owed; writes until that is so.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, bound: usize) -> Poll<io::Result<()>> {
+        if self.owed() < bound {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ if self.owed() < bound => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ends the sending direction, once all that was owed is written.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Lets other tasks of the thread run, if this one has had its share and there is more for it to do.
+    pub(super) async fn be_fair(&mut self) -> Result<(), Stop> {
+        self.requests += 1;
+        let had_its_share = self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES;
+        if had_its_share && !self.desk().input.is_empty() {
+            self.give_way().await
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    async fn give_way(&mut self) -> Result<(), Stop> {
+        let mut gave_way = false;
+        self.until(|cx, _| {
+            if std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(Ok(()));
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A long answer has had its share of the thread: whoever sees this wakes itself and waits.
+    pub(super) fn has_written_its_share(&self) -> bool {
+        self.bytes_written >= FAIR_WRITTEN
+    }
+
+    /// Buffers and head of the exchange under way.
+    #[inline]
+    pub(super) fn desk(&mut self) -> &mut Desk {
+        self.desk.get_or_insert_with(Desk::take)
+    }
+
+    /// Gives the buffers back, if nothing is in them.
+    pub(super) fn clear_desk(&mut self) {
+        if let Some(desk) = self
+            .desk
+            .take_if(|desk| desk.input.is_empty() && desk.output.is_empty())
+        {
+            desk.give_back();
+        }
+    }
+
+    pub(super) fn owed(&self) -> usize {
+        self.desk.as_ref().map_or(0, |desk| desk.output.len())
+    }
+
+    pub(super) fn has_input(&self) -> bool {
+        self.desk
+            .as_ref()
+            .is_some_and(|desk| !desk.input.is_empty())
+    }
+
+    pub(super) fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub(super) fn told(&self) -> Told {
+        self.live.told()
+    }
+
+    pub(super) fn retires(&self) -> Instant {
+        self.retires
+    }
+
+    pub(super) fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// A phase begins; time spent in it so far counts if it is under way already.
+    pub(super) fn enter(&mut self, phase: Phase, allowed: Duration) {
+        if self.deadline.phase() != Some(phase) {
+            let due = self.now() + allowed;
+            self.deadline.set(phase, due);
+        }
+    }
+
+    /// A phase begins, or goes on, that is over at `due`.
+    pub(super) fn enter_until(&mut self, phase: Phase, due: Instant) {
+        self.deadline.set(phase, due);
+    }
+
+    pub(super) fn leave_phase(&mut self) {
+        self.deadline.clear();
+    }
+
+    /// The client's move: more of a body that is wanted.
+    pub(super) fn wait_for_body(&mut self) {
+        let now = self.now();
+        self.deadline.reading.wait(now);
+    }
+
+    /// The client moved, or its body isn't wanted any more.
+    pub(super) fn got_of_body(&mut self, bytes: usize) {
+        self.body_late = false;
+        if self.deadline.reading.is_waiting() {
+            let now = self.now();
+            self.deadline.reading.rest(now, bytes);
+        }
+    }
+
+    /// Another request body begins.
+    pub(super) fn restart_reading(&mut self) {
+        self.body_late = false;
+        self.deadline.reading.restart();
+    }
+
+    pub(super) fn body_is_late(&mut self) -> bool {
+        std::mem::take(&mut self.body_late)
+    }
+
+    /// Ends the use of the socket: what is left of it, and what was read early.
+    pub(super) fn into_rest(mut self) -> (Io, Bytes) {
+        let early = self
+            .desk
+            .take()
+            .map_or_else(Bytes::new, |mut desk| desk.input.split().freeze());
+        (self.io, early)
+    }
+}
+
+fn poll_write<Io>(io: &mut Io, output: &mut Output, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
+where
+    Io: AsyncWrite + Unpin,
+{
+    let io = Pin::new(io);
+    let written = match output.as_slice() {
+        Some(slice) => io.poll_write(cx, slice),
+        None => {
+            let mut slices = [IoSlice::new(&[]); Output::SLICES];
+            let filled = output.slices(&mut slices);
+            io.poll_write_vectored(cx, &slices[..filled])
+        }
+    };
+    let written = ready!(written)?;
+    output.advance(written);
+    Poll::Ready(Ok(written))
+}
+
+enum Park {
+    Wait,
+    Again,
+    Stop(Stop),
+}
+
+/// Desks kept by each thread; each holds at most about `DESK_MOST` bytes in either buffer.
+const POOL: usize = 64;
+const DESK_MOST: usize = 16 * 1024;
+
+thread_local! {
+    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Desk {
+    fn take() -> Box<Self> {
+        DESKS.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
+            Box::new(Self {
+                input: BytesMut::new(),
+                output: Output::default(),
+                parts: empty_parts(),
+            })
+        })
+    }
+
+    fn give_back(self: Box<Self>) {
+        if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
+            return;
+        }
+        DESKS.with_borrow_mut(|desks| {
+            if desks.len() < POOL {
+                desks.push(self);
+            }
+        });
+    }
+}
+
+/// A request head to be filled.
+pub(super) fn empty_parts() -> request::Parts {
+    Request::new(()).into_parts().0
+}

@@ -1,0 +1,183 @@
+//! Leaving HTTP: after `101 Switching Protocols`, or a successful `CONNECT`, the socket belongs to the handler.
+//! Nothing is handed over before the response is on the wire, and bytes that came early travel with the socket, in order.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use crate::conn::Live;
+
+/// Takes from a request the promise of its socket, if it offers to leave HTTP.
+///
+/// It does when it is an HTTP/1.1 request without a body that has `Upgrade` and names it in `Connection`, or a
+/// `CONNECT`. The promise is kept once a response with status 101 (2xx to `CONNECT`) has been sent; any other
+/// response breaks it and the connection goes on with HTTP.
+///
+/// ```
+/// use http::{Request, Response, StatusCode, header};
+/// use tokio::io::AsyncWriteExt;
+/// use wharf::{Body, BoxError};
+///
+/// async fn handler(mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+///     let Some(upgrade) = wharf::upgrade::on(&mut request) else {
+///         return Ok(Response::builder().status(StatusCode::UPGRADE_REQUIRED).body(Body::empty())?);
+///     };
+///     tokio::spawn(async move {
+///         let mut socket = upgrade.await?;
+///         socket.write_all(b"hello in another protocol").await?;
+///         Ok::<_, BoxError>(())
+///     });
+///     let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::UPGRADE, "echo");
+///     Ok(response.body(Body::empty())?)
+/// }
+/// # let _ = handler;
+/// ```
+pub fn on<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
+    request
+        .extensions_mut()
+        .remove::<Promise>()
+        .and_then(|promise| promise.take())
+}
+
+/// A future of the socket; see [`on`]. Dropping it gives the socket up.
+#[derive(Debug)]
+pub struct OnUpgrade(oneshot::Receiver<Upgraded>);
+
+impl Future for OnUpgrade {
+    type Output = Result<Upgraded, NotUpgraded>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| NotUpgraded(()))
+    }
+}
+
+/// The connection stayed with HTTP, or ended before the response was sent.
+#[derive(Debug)]
+pub struct NotUpgraded(());
+
+impl fmt::Display for NotUpgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection did not leave HTTP: the response was not a 101 (or 2xx to CONNECT), or was never sent")
+    }
+}
+
+impl std::error::Error for NotUpgraded {}
+
+/// Extensions are cloned with their request, a socket can be given only once.
+#[derive(Clone)]
+pub(crate) struct Promise(Arc<Mutex<Option<oneshot::Receiver<Upgraded>>>>);
+
+impl Promise {
+    pub(crate) fn new() -> (oneshot::Sender<Upgraded>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(Arc::new(Mutex::new(Some(receiver)))))
+    }
+
+    fn take(&self) -> Option<OnUpgrade> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .map(OnUpgrade)
+    }
+}
+
+/// A socket that has left HTTP. Its connection counts as open until this is dropped.
+pub struct Upgraded {
+    io: Box<dyn Socket>,
+    early: Bytes,
+    live: Arc<Live>,
+    _open: oneshot::Sender<()>,
+}
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Socket for Io {}
+
+impl Upgraded {
+    /// The socket, and what resolves when it is dropped.
+    pub(crate) fn new<Io>(io: Io, early: Bytes, live: Arc<Live>) -> (Self, oneshot::Receiver<()>)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (open, closed) = oneshot::channel();
+        (
+            Self {
+                io: Box::new(io),
+                early,
+                live,
+                _open: open,
+            },
+            closed,
+        )
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded")
+            .field("early", &self.early.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early[..count]);
+            self.early.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.live.count_in(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.live.count_out(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        self.live.count_out(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -33,9 +33,21 @@ fn conversations_go_as_written() {
             eprintln!("{info}");
         }
     }));
-    let failures: Vec<String> = documents().iter().flat_map(|path| replay_document(path)).collect();
-    let shown = failures.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-    assert!(failures.is_empty(), "{} cases went otherwise\n{shown}", failures.len());
+    let failures: Vec<String> = documents()
+        .iter()
+        .flat_map(|path| replay_document(path))
+        .collect();
+    let shown = failures
+        .iter()
+        .take(20)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(
+        failures.is_empty(),
+        "{} cases went otherwise\n{shown}",
+        failures.len()
+    );
 }
 
 fn documents() -> Vec<PathBuf> {
@@ -43,7 +55,10 @@ fn documents() -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
         .expect("the folder of the transcripts")
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "md") && !path.ends_with("README.md"))
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "md")
+                && !path.ends_with("README.md")
+        })
         .collect();
     paths.sort();
     assert!(!paths.is_empty(), "no transcripts");
@@ -55,14 +70,20 @@ fn replay_document(path: &Path) -> Vec<String> {
     let wanted = std::env::var("CASE").unwrap_or_default();
     let cases = transcript::read(path);
     let (mut count, mut runs, mut failures) = (0, 0, vec![]);
-    for case in cases.iter().filter(|case| case.place.contains(&wanted) || case.title.contains(&wanted)) {
+    for case in cases
+        .iter()
+        .filter(|case| case.place.contains(&wanted) || case.title.contains(&wanted))
+    {
         let ways = ways(case);
         count += 1;
         runs += ways.len();
         failures.extend(replay(case, &ways).err());
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    println!("{name:>18}: {count:>4} cases, {runs:>5} runs, {} otherwise", failures.len());
+    println!(
+        "{name:>18}: {count:>4} cases, {runs:>5} runs, {} otherwise",
+        failures.len()
+    );
     failures
 }
 
@@ -89,7 +110,13 @@ enum Cuts {
 fn ways(case: &Case) -> Vec<Way> {
     let mut cuts = vec![Cuts::Whole];
     if !case.is_whole_only {
-        let sent = case.steps.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 });
+        let sent = case.steps.iter().map(|step| {
+            if let Step::Send(bytes) = step {
+                bytes.len()
+            } else {
+                0
+            }
+        });
         if sent.sum::<usize>() <= BYTE_BY_BYTE {
             cuts.push(Cuts::EachByte);
         }
@@ -103,26 +130,55 @@ fn ways(case: &Case) -> Vec<Way> {
 
 /// Plays a case in all ways; the first that goes otherwise is told.
 fn replay(case: &Case, ways: &[Way]) -> Result<(), String> {
-    let expected: Vec<u8> = case.steps.iter().flat_map(|step| if let Step::Expect(b) = step { &b[..] } else { &[] }).copied().collect();
+    let expected: Vec<u8> = case
+        .steps
+        .iter()
+        .flat_map(|step| {
+            if let Step::Expect(b) = step {
+                &b[..]
+            } else {
+                &[]
+            }
+        })
+        .copied()
+        .collect();
     let mut first: Option<Outcome> = None;
     for way in ways {
-        let tell = |what: &str| Err(format!("\n{}: {}\n  {way:?}: {what}", case.place, case.title));
+        let tell = |what: &str| {
+            Err(format!(
+                "\n{}: {}\n  {way:?}: {what}",
+                case.place, case.title
+            ))
+        };
         let played = std::panic::catch_unwind(|| play(case, *way));
-        let Ok(outcome) = played else { return tell("the connection panicked or never ended") };
+        let Ok(outcome) = played else {
+            return tell("the connection panicked or never ended");
+        };
         if outcome.answers != expected || outcome.end != case.end {
             return tell(&difference(&expected, &case.end, &outcome));
         }
         let first = first.get_or_insert_with(|| outcome.clone());
         if first.seen != outcome.seen {
-            return tell(&format!("the handler saw {:?}, and {:?} at first", outcome.seen, first.seen));
+            return tell(&format!(
+                "the handler saw {:?}, and {:?} at first",
+                outcome.seen, first.seen
+            ));
         }
     }
     Ok(())
 }
 
 fn difference(expected: &[u8], end: &End, outcome: &Outcome) -> String {
-    let indent = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
-    let common = expected.iter().zip(&outcome.answers).take_while(|(a, b)| a == b).count();
+    let indent = |text: String| {
+        text.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
+    let common = expected
+        .iter()
+        .zip(&outcome.answers)
+        .take_while(|(a, b)| a == b)
+        .count();
     format!(
         "differs from byte {common} on\n  expected, and then {end:?}:\n{}  got, and then {:?}:\n{}  the handler saw {:?}",
         indent(readable(expected)),
@@ -143,7 +199,10 @@ struct Outcome {
 
 /// Plays a case once, on a clock of its own that only moves when everything waits.
 fn play(case: &Case, way: Way) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(async {
         let (client, stream) = pipe();
         let seen = Seen::default();
@@ -160,7 +219,11 @@ fn play(case: &Case, way: Way) -> Outcome {
             _ => End::Cut(why),
         };
         let seen = seen.lock().unwrap().clone();
-        Outcome { answers: canonical(&client.received()), end, seen }
+        Outcome {
+            answers: canonical(&client.received()),
+            end,
+            seen,
+        }
     })
 }
 
@@ -173,12 +236,16 @@ fn serve(
     let service = service_fn(move |request| handlers::answer(request, seen.clone()));
     let http = Http::new().limits(limits.clone());
     match codec {
-        CodecName::Httparse => {
-            tokio::spawn(http.codec(Httparse::new).connection(stream.into(), service).expect("limits that work"))
-        }
-        CodecName::Strict => {
-            tokio::spawn(http.codec(Strict::new).connection(stream.into(), service).expect("limits that work"))
-        }
+        CodecName::Httparse => tokio::spawn(
+            http.codec(Httparse::new)
+                .connection(stream.into(), service)
+                .expect("limits that work"),
+        ),
+        CodecName::Strict => tokio::spawn(
+            http.codec(Strict::new)
+                .connection(stream.into(), service)
+                .expect("limits that work"),
+        ),
     }
 }
 

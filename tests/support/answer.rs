@@ -43,9 +43,17 @@ impl Answer {
 
     /// The value of a field that must not come twice.
     pub fn field(&self, name: &str) -> Option<&str> {
-        let mut values = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+        let mut values = self
+            .fields
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str());
         let value = values.next();
-        assert!(values.next().is_none(), "{name} comes twice in {:?}", self.fields);
+        assert!(
+            values.next().is_none(),
+            "{name} comes twice in {:?}",
+            self.fields
+        );
         value
     }
 
@@ -65,17 +73,35 @@ impl Answer {
             .and_then(|(code, _)| code.parse().ok())
             .unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
         let fields = fields(lines);
-        Some((Self { status, fields, body: vec![], trailers: vec![], is_complete: false }, end + 4))
+        Some((
+            Self {
+                status,
+                fields,
+                body: vec![],
+                trailers: vec![],
+                is_complete: false,
+            },
+            end + 4,
+        ))
     }
 
     fn framing(&self, method: &str) -> Framing {
         let length = self.field("content-length");
         let coding = self.field("transfer-encoding");
-        assert!(length.is_none() || coding.is_none(), "both ways of framing in {:?}", self.fields);
+        assert!(
+            length.is_none() || coding.is_none(),
+            "both ways of framing in {:?}",
+            self.fields
+        );
         let is_tunnel = method == "CONNECT" && (200..300).contains(&self.status);
         match self.status {
             100..=199 | 204 => {
-                assert!(length.is_none() && coding.is_none(), "{} with {:?}", self.status, self.fields);
+                assert!(
+                    length.is_none() && coding.is_none(),
+                    "{} with {:?}",
+                    self.status,
+                    self.fields
+                );
                 Framing::None
             }
             304 => Framing::None,
@@ -95,7 +121,8 @@ impl Answer {
         loop {
             let line = line(&bytes[at..])?;
             at += line.len() + 2;
-            let size = usize::from_str_radix(line, 16).unwrap_or_else(|_| panic!("not a chunk size: {line:?}"));
+            let size = usize::from_str_radix(line, 16)
+                .unwrap_or_else(|_| panic!("not a chunk size: {line:?}"));
             if size == 0 {
                 break;
             }
@@ -129,8 +156,13 @@ enum Framing {
 fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
     lines
         .map(|line| {
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("not a field: {line:?}"));
-            assert!(!value.contains(['\r', '\n', '\0']), "a control character in {line:?}");
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("not a field: {line:?}"));
+            assert!(
+                !value.contains(['\r', '\n', '\0']),
+                "a control character in {line:?}"
+            );
             (name.to_owned(), value.to_owned())
         })
         .collect()
@@ -154,9 +186,14 @@ fn mask_dates(bytes: &[u8]) -> Vec<u8> {
     const FIELD: &[u8] = b"\r\ndate: ";
     let mut masked = bytes.to_vec();
     let mut at = 0;
-    while let Some(found) = masked[at..].windows(FIELD.len()).position(|window| window == FIELD) {
+    while let Some(found) = masked[at..]
+        .windows(FIELD.len())
+        .position(|window| window == FIELD)
+    {
         at += found + FIELD.len();
-        let Some(date) = masked.get_mut(at..at + DATE.len()) else { break };
+        let Some(date) = masked.get_mut(at..at + DATE.len()) else {
+            break;
+        };
         if is_date(date) {
             date.copy_from_slice(DATE.as_bytes());
         }
@@ -178,7 +215,12 @@ fn merge_chunks(bytes: &[u8]) -> Vec<u8> {
     let mut merged = Vec::new();
     let mut rest = bytes;
     while let Some(found) = rest.windows(FIELD.len()).position(|window| window == FIELD) {
-        let Some(head) = rest[found..].windows(4).position(|four| four == b"\r\n\r\n") else { break };
+        let Some(head) = rest[found..]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+        else {
+            break;
+        };
         let (before, after) = rest.split_at(found + head + 4);
         merged.extend_from_slice(before);
         let (content, taken) = leading_chunks(after);
@@ -198,7 +240,10 @@ fn leading_chunks(bytes: &[u8]) -> (Vec<u8>, usize) {
     let (mut content, mut at) = (vec![], 0);
     while let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n") {
         let size = std::str::from_utf8(&bytes[at..at + line]).ok();
-        let Some(size) = size.and_then(|size| usize::from_str_radix(size, 16).ok()).filter(|size| *size > 0) else {
+        let Some(size) = size
+            .and_then(|size| usize::from_str_radix(size, 16).ok())
+            .filter(|size| *size > 0)
+        else {
             break;
         };
         let data = at + line + 2;

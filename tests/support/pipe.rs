@@ -14,8 +14,17 @@ use super::answer::Answer;
 
 /// A connected pair: what the test holds, and what the server is given.
 pub fn pipe() -> (Client, Stream) {
-    let state = Arc::new(Mutex::new(State { room: usize::MAX, ..State::default() }));
-    (Client { state: state.clone(), read: 0 }, Stream { state })
+    let state = Arc::new(Mutex::new(State {
+        room: usize::MAX,
+        ..State::default()
+    }));
+    (
+        Client {
+            state: state.clone(),
+            read: 0,
+        },
+        Stream { state },
+    )
 }
 
 #[derive(Default)]
@@ -186,7 +195,10 @@ impl Stream {
         if state.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        assert!(!state.server_ended, "bytes after the server finished sending");
+        assert!(
+            !state.server_ended,
+            "bytes after the server finished sending"
+        );
         if state.room == 0 {
             state.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -204,7 +216,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.state.lock().unwrap();
         if state.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -226,7 +242,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.write(cx, &[buf])
     }
 

@@ -44,8 +44,12 @@ pub enum End {
 
 /// All cases of a document.
 pub fn read(path: &Path) -> Vec<Case> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let file = format!("tests/conversations/{}", path.file_name().unwrap().to_string_lossy());
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = format!(
+        "tests/conversations/{}",
+        path.file_name().unwrap().to_string_lossy()
+    );
     let mut cases = vec![];
     for section in sections(&text) {
         section.cases(&file, &mut cases);
@@ -76,10 +80,22 @@ fn sections(text: &str) -> Vec<Section<'_>> {
     while let Some((at, line)) = lines.next() {
         let section = sections.last_mut().unwrap();
         if let Some(title) = line.strip_prefix("## ") {
-            sections.push(Section { line: at, title, ..Section::default() });
+            sections.push(Section {
+                line: at,
+                title,
+                ..Section::default()
+            });
         } else if let Some(kind) = line.strip_prefix("```") {
-            let block = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
-            section.blocks.push(Block { kind, line: at, lines: block });
+            let block = lines
+                .by_ref()
+                .map(|(_, line)| line)
+                .take_while(|line| *line != "```")
+                .collect();
+            section.blocks.push(Block {
+                kind,
+                line: at,
+                lines: block,
+            });
         } else if line.starts_with("*Only whole") {
             section.is_whole_only = true;
         } else if line.starts_with('|') && !line.starts_with("|--") && !line.starts_with("| --") {
@@ -97,7 +113,9 @@ fn sections(text: &str) -> Vec<Section<'_>> {
 /// Between back ticks a cell keeps its spaces.
 fn cell(cell: &str) -> &str {
     let cell = cell.trim();
-    cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).unwrap_or(cell)
+    cell.strip_prefix('`')
+        .and_then(|cell| cell.strip_suffix('`'))
+        .unwrap_or(cell)
 }
 
 impl Section<'_> {
@@ -106,11 +124,24 @@ impl Section<'_> {
             return;
         }
         if self.rows.is_empty() {
-            cases.push(self.case(format!("{file}:{}", self.line), self.title.to_owned(), &HashMap::new()));
+            cases.push(self.case(
+                format!("{file}:{}", self.line),
+                self.title.to_owned(),
+                &HashMap::new(),
+            ));
         }
         for (line, cells) in &self.rows {
-            assert_eq!(cells.len(), self.columns.len(), "{file}:{line}: as many cells as columns");
-            let row: HashMap<&str, &str> = self.columns.iter().copied().zip(cells.iter().copied()).collect();
+            assert_eq!(
+                cells.len(),
+                self.columns.len(),
+                "{file}:{line}: as many cells as columns"
+            );
+            let row: HashMap<&str, &str> = self
+                .columns
+                .iter()
+                .copied()
+                .zip(cells.iter().copied())
+                .collect();
             let title = format!("{} [{}]", self.title, cells[0]);
             cases.push(self.case(format!("{file}:{line}"), title, &row));
         }
@@ -126,12 +157,19 @@ impl Section<'_> {
             is_whole_only: self.is_whole_only,
         };
         for block in &self.blocks {
-            let lines: Vec<String> = block.lines.iter().map(|line| substitute(line, row)).collect();
+            let lines: Vec<String> = block
+                .lines
+                .iter()
+                .map(|line| substitute(line, row))
+                .collect();
             match block.kind {
                 "limits" => lines.iter().for_each(|line| limit(line, &mut case.limits)),
                 "client" => client(&lines, &mut case.steps),
                 "server" => server(&lines, &mut case),
-                other => panic!("{} (line {}): no block is called {other:?}", case.place, block.line),
+                other => panic!(
+                    "{} (line {}): no block is called {other:?}",
+                    case.place, block.line
+                ),
             }
         }
         case
@@ -140,12 +178,18 @@ impl Section<'_> {
 
 /// Puts the cells of a row in place of `{column}`.
 fn substitute(line: &str, row: &HashMap<&str, &str>) -> String {
-    row.iter().fold(line.to_owned(), |line, (column, cell)| line.replace(&format!("{{{column}}}"), cell))
+    row.iter().fold(line.to_owned(), |line, (column, cell)| {
+        line.replace(&format!("{{{column}}}"), cell)
+    })
 }
 
 fn limit(line: &str, limits: &mut Limits) {
-    let (name, value) = line.split_once(" = ").unwrap_or_else(|| panic!("not a limit: {line:?}"));
-    let value: u64 = value.parse().unwrap_or_else(|_| panic!("not a number: {line:?}"));
+    let (name, value) = line
+        .split_once(" = ")
+        .unwrap_or_else(|| panic!("not a limit: {line:?}"));
+    let value: u64 = value
+        .parse()
+        .unwrap_or_else(|_| panic!("not a number: {line:?}"));
     let size = value as usize;
     match name {
         "head_bytes" => limits.head_bytes = size,
@@ -176,7 +220,9 @@ fn client(lines: &[String], steps: &mut Vec<Step>) {
         steps.push(match action.split_once(' ') {
             None if action == "fin" => Step::Finish,
             None if action == "reset" => Step::Reset,
-            Some(("wait", seconds)) => Step::Wait(Duration::from_secs(seconds.parse().expect("seconds"))),
+            Some(("wait", seconds)) => {
+                Step::Wait(Duration::from_secs(seconds.parse().expect("seconds")))
+            }
             _ => panic!("a client can't {action:?}"),
         });
     }
@@ -227,15 +273,22 @@ fn starts_anew(line: &str) -> bool {
 /// `content-length: #` says how long the body in the transcript is.
 fn fill_length(head: Vec<u8>, length: usize) -> Vec<u8> {
     let head = String::from_utf8(head).expect("a head is text");
-    head.replace("content-length: #", &format!("content-length: {length}")).into_bytes()
+    head.replace("content-length: #", &format!("content-length: {length}"))
+        .into_bytes()
 }
 
 /// `400 Target`: the whole refusal, and the connection's end with it. `200 "text"`: a whole answer with this body;
 /// `close` or `keep-alive` behind it is its `connection` field.
 fn shorthand(short: &str, end: &mut End) -> Vec<u8> {
-    let (status, rest) = short.split_once(' ').unwrap_or_else(|| panic!("not a shorthand: {short:?}"));
+    let (status, rest) = short
+        .split_once(' ')
+        .unwrap_or_else(|| panic!("not a shorthand: {short:?}"));
     let status = http::StatusCode::from_bytes(status.as_bytes()).expect("a status");
-    let line = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
+    let line = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("")
+    );
     let Some(rest) = rest.strip_prefix('"') else {
         let reason = named(rest);
         assert_eq!(reason.status(), status, "{short}");
@@ -294,7 +347,10 @@ fn named(name: &str) -> Reason {
         Reason::BodyTimeout,
         Reason::NotReady,
     ];
-    let found = ALL.iter().copied().find(|reason| format!("{reason:?}") == name);
+    let found = ALL
+        .iter()
+        .copied()
+        .find(|reason| format!("{reason:?}") == name);
     found.unwrap_or_else(|| panic!("no reason is called {name:?}"))
 }
 
@@ -313,15 +369,26 @@ fn wire(line: &str) -> Vec<u8> {
 }
 
 fn ends_with_escape(line: &str, escapes: &[&str]) -> bool {
-    escapes.iter().any(|escape| line.strip_suffix(escape).is_some_and(|before| !before.ends_with('\\')))
+    escapes.iter().any(|escape| {
+        line.strip_suffix(escape)
+            .is_some_and(|before| !before.ends_with('\\'))
+    })
 }
 
 /// `{"text" * 3}` is `texttexttext`.
 fn repeat(line: &str) -> String {
-    let Some((before, rest)) = line.split_once("{\"") else { return line.to_owned() };
-    let Some((text, rest)) = rest.split_once("\" * ") else { return line.to_owned() };
-    let Some((count, rest)) = rest.split_once('}') else { return line.to_owned() };
-    let count = count.parse().unwrap_or_else(|_| panic!("not a number: {count:?}"));
+    let Some((before, rest)) = line.split_once("{\"") else {
+        return line.to_owned();
+    };
+    let Some((text, rest)) = rest.split_once("\" * ") else {
+        return line.to_owned();
+    };
+    let Some((count, rest)) = rest.split_once('}') else {
+        return line.to_owned();
+    };
+    let count = count
+        .parse()
+        .unwrap_or_else(|_| panic!("not a number: {count:?}"));
     format!("{before}{}{}", text.repeat(count), repeat(rest))
 }
 

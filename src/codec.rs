@@ -47,7 +47,8 @@ pub trait Codec {
     ///
     /// # Errors
     ///
-    /// A [`Reject`] ends the connection: after it, nothing in `input` can be trusted.
+    /// A [`Reject`] ends the connection: after it nothing in `input` can be trusted, though the refused head is still
+    /// there, to be shown.
     fn decode_head(
         &mut self,
         input: &mut BytesMut,
@@ -194,6 +195,9 @@ pub enum Piece {
 pub trait EncodeBody {
     /// Nothing more is to be written: the body need not be polled (again).
     fn is_done(&self) -> bool;
+
+    /// The framing shows where the body ends; `false`: only the end of the connection does.
+    fn is_framed(&self) -> bool;
 
     /// Appends content.
     ///

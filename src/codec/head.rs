@@ -12,7 +12,7 @@ use memchr::memchr_iter;
 use super::chunked::BodyDecoder;
 use super::encode::{self, BodyEncoder, EncodeError};
 use super::framing::{Field, Framing, Request};
-use super::scan::{self, Bounds, Scan};
+use super::scan::{self, Bounds, Scan, put_back};
 use super::target::{self, Form};
 use super::{Codec, Exchange, Head, Length, Output, Reply, strict};
 use crate::error::{Reason, Reject};
@@ -97,7 +97,10 @@ impl Codec for Httparse {
                 length,
                 decoder: BodyDecoder::new(length, self.bounds.body),
             })),
-            Err(reason) => Err(self.why(&head, reason)),
+            Err(reason) => {
+                put_back(input, &head);
+                Err(self.why(&head, reason))
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! first error in byte order wins, and how the bytes were sliced can't be seen in the answer. Before a line is
 //! whole, only this is refused: a byte that can't begin a method, the preface of HTTP/2, more than a limit.
 
+use bytes::BytesMut;
 use memchr::{memchr, memrchr};
 
 use super::chunked;
@@ -37,6 +38,15 @@ impl From<&Limits> for Bounds {
             body: limits.into(),
         }
     }
+}
+
+/// Puts a refused head back in front of what follows it.
+#[cold]
+pub(super) fn put_back(input: &mut BytesMut, head: &[u8]) {
+    let rest = input.split();
+    input.reserve(head.len() + rest.len());
+    input.extend_from_slice(head);
+    input.extend_from_slice(&rest);
 }
 
 /// A head, as far as it was looked through. All offsets count from the start of the input.

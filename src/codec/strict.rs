@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 use super::chunked::BodyDecoder;
 use super::encode::{self, BodyEncoder, EncodeError};
 use super::field::Span;
-use super::scan::{Bounds, Scan};
+use super::scan::{Bounds, Scan, put_back};
 use super::target::{self, Form};
 use super::{Codec, Exchange, Head, Output, Reply};
 use crate::error::{Reason, Reject};
@@ -57,9 +57,7 @@ impl Strict {
                 self.begun = Some(scan);
                 Ok(None)
             }
-            Some(len) => {
-                fill(&mut scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some)
-            }
+            Some(len) => take(&mut scan, input, len, &self.bounds, parts),
         }
     }
 }
@@ -84,9 +82,7 @@ impl Codec for Strict {
         }
         let mut scan = Scan::new(ROOM.take());
         match scan.advance(input, &self.bounds) {
-            Ok(Some(len)) => {
-                fill(&mut scan, input.split_to(len).freeze(), &self.bounds, parts).map(Some)
-            }
+            Ok(Some(len)) => take(&mut scan, input, len, &self.bounds, parts),
             Ok(None) => {
                 scan.check_values(input)?;
                 self.begun = Some(Box::new(scan));
@@ -115,19 +111,39 @@ impl Codec for Strict {
     }
 }
 
-/// Makes `http` types of a whole head that was scanned.
+/// Takes a whole head that was scanned from the input; one that is refused stays there.
+#[inline]
+fn take(
+    scan: &mut Scan,
+    input: &mut BytesMut,
+    len: usize,
+    bounds: &Bounds,
+    parts: &mut request::Parts,
+) -> Result<Option<Head<BodyDecoder>>, Reject> {
+    let head = input.split_to(len).freeze();
+    match fill(scan, &head, bounds, parts) {
+        Ok(filled) => Ok(Some(filled)),
+        Err(reject) => {
+            put_back(input, &head);
+            Err(reject)
+        }
+    }
+}
+
+/// Makes `http` types of a whole head.
+#[inline]
 fn fill(
     scan: &mut Scan,
-    head: Bytes,
+    head: &Bytes,
     bounds: &Bounds,
     parts: &mut request::Parts,
 ) -> Result<Head<BodyDecoder>, Reject> {
-    let (exchange, length) = match scan.decide(&head, bounds) {
+    let (exchange, length) = match scan.decide(head, bounds) {
         Ok(decision) => decision,
-        Err(reject) => return Err(scan.first_error(&head, reject)),
+        Err(reject) => return Err(scan.first_error(head, reject)),
     };
-    if let Err(reason) = fill_parts(scan, &head, parts) {
-        return Err(scan.first_error(&head, Reject::new(reason)));
+    if let Err(reason) = fill_parts(scan, head, parts) {
+        return Err(scan.first_error(head, Reject::new(reason)));
     }
     if scan.fields.capacity() <= KEPT {
         scan.fields.clear();

@@ -106,27 +106,10 @@ where
     let ready = wire
         .until(|cx, wire| poll_service(cx, wire, service, settings))
         .await;
-    match ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
-        Ok(Ok(())) => wire.leave_phase(),
-        Ok(Err(error)) => {
-            return Err(service_failed(
-                wire,
-                codec,
-                exchange,
-                Failed::Error(error.into()),
-                settings,
-            ));
-        }
-        Err(panicked) => {
-            return Err(service_failed(
-                wire,
-                codec,
-                exchange,
-                Failed::Panicked(panicked),
-                settings,
-            ));
-        }
+    if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
+        return Err(service_failed(wire, codec, exchange, failed, settings));
     }
+    wire.leave_phase();
 
     // The request is never a local of this future, which would keep its bytes across every wait.
     let answer = {
@@ -240,14 +223,16 @@ fn poll_service<Io, S, R>(
     wire: &mut Wire<Io>,
     service: &mut S,
     settings: &Settings,
-) -> Poll<Result<Result<Result<(), S::Error>, Panicked>, Stop>>
+) -> Poll<Result<Result<(), Failed>, Stop>>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
-    S: Service<R>,
+    S: Service<R, Error: Into<BoxError>>,
 {
     match catch(|| service.poll_ready(cx)) {
-        Ok(Poll::Ready(ready)) => Poll::Ready(Ok(Ok(ready))),
-        Err(panicked) => Poll::Ready(Ok(Err(panicked))),
+        Ok(Poll::Ready(ready)) => {
+            Poll::Ready(Ok(ready.map_err(|error| Failed::Error(error.into()))))
+        }
+        Err(panicked) => Poll::Ready(Ok(Err(Failed::Panicked(panicked)))),
         Ok(Poll::Pending) => {
             wire.enter(Phase::Ready, settings.limits.ready_timeout);
             Poll::Pending
@@ -486,8 +471,8 @@ where
     B: http_body::Body,
 {
     let mut sending = sending.project();
-    let unframed = exchange.codec.close == Some(codec::Close::Unframed);
-    let break_off = |why| Poll::Ready(Ok(Err(Ending::BreakOff { why, unframed })));
+    let is_framed = sending.encoder.is_framed();
+    let break_off = |why| Poll::Ready(Ok(Err(Ending::BreakOff { why, is_framed })));
     loop {
         if wire
             .poll_room(cx, settings.limits.write_buffer_bytes)?
@@ -501,15 +486,25 @@ where
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // A body that has given all it declared, and doesn't say that it ends, is asked once more: it may go on, which
+        // is an error of the handler.
+        let is_written = sending.encoder.is_done();
+        let mut is_over = is_written;
+        let output = &mut wire.desk().output;
         let encoded = match catch(|| sending.body.as_mut().poll_frame(cx)) {
             Ok(Poll::Ready(Some(Ok(frame)))) => match frame.into_data() {
-                Ok(data) => sending.encoder.data(data, &mut wire.desk().output),
-                Err(frame) => match frame.into_trailers() {
-                    Ok(fields) => sending.encoder.trailers(&fields, &mut wire.desk().output),
-                    Err(_) => Ok(()),
-                },
+                Ok(data) => sending.encoder.data(data, output),
+                Err(frame) => {
+                    is_over = true;
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    sending.encoder.trailers(&trailers, output)
+                }
             },
-            Ok(Poll::Ready(None)) => sending.encoder.end(&mut wire.desk().output),
+            Ok(Poll::Ready(None)) => {
+                is_over = true;
+                sending.encoder.end(output)
+            }
+            _ if is_written => Ok(()),
             Ok(Poll::Ready(Some(Err(_)))) => return break_off(CloseReason::ResponseFailed),
             Err(Panicked) => return break_off(CloseReason::Panicked),
             Ok(Poll::Pending) => {
@@ -522,7 +517,7 @@ where
         if encoded.is_err() {
             return break_off(CloseReason::ResponseLength);
         }
-        if sending.encoder.is_done() {
+        if sending.encoder.is_done() && (is_over || sending.body.is_end_stream()) {
             return Poll::Ready(Ok(Ok(())));
         }
     }
@@ -613,14 +608,14 @@ where
         }
         Ending::BreakOff {
             why,
-            unframed: false,
+            is_framed: true,
         } => {
             close(&mut wire, true, settings).await;
             (why, Bytes::new())
         }
         Ending::BreakOff {
             why,
-            unframed: true,
+            is_framed: false,
         } => {
             let _ = wire
                 .until(|cx, wire| wire.poll_flush(cx).map_err(Stop::from))
@@ -658,7 +653,7 @@ where
     let got = input.len();
     let first_bytes = Bytes::copy_from_slice(&input[..got.min(SHOWN)]);
     // Where no head could be decoded, its first word still shows that no content is wanted.
-    let method = method.unwrap_or(if first_bytes.starts_with(b"HEAD ") {
+    let method = method.unwrap_or(if first_bytes.trim_ascii_start().starts_with(b"HEAD ") {
         Kind::Head
     } else {
         Kind::Other

@@ -54,7 +54,7 @@ pub(super) enum Ending {
     Close { why: CloseReason, linger: bool },
     /// The response under way can't be finished: what was encoded of it is sent, its end is not. Where only the end
     /// of the connection would show its end, the stream is reset, so that it can't look complete.
-    BreakOff { why: CloseReason, unframed: bool },
+    BreakOff { why: CloseReason, is_framed: bool },
     /// Nothing more can be sent, or is worth it.
     Abort(CloseReason),
     /// What is owed is sent and the socket leaves HTTP.

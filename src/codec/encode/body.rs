@@ -36,6 +36,11 @@ impl EncodeBody for BodyEncoder {
     }
 
     #[inline]
+    fn is_framed(&self) -> bool {
+        !matches!(self.0, State::UntilClose)
+    }
+
+    #[inline]
     fn data<B: Buf>(&mut self, data: B, output: &mut Output) -> Result<(), EncodeError> {
         let count = data.remaining();
         if count == 0 {

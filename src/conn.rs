@@ -87,7 +87,7 @@ impl<Io> Conn<Io> {
 
 /// The facts of a connection.
 ///
-/// A handler finds them with [`ConnInfo::of`]; [`ConnInfoLayer`](crate::ConnInfoLayer) puts them into each
+/// A handler finds them with [`ConnInfo::of`]; [`ConnInfoLayer`] puts them into each
 /// request's extensions for code that can't see the body's type.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

@@ -360,7 +360,8 @@ pub(crate) struct Live {
     told: AtomicU8,
     /// The stream is to be reset when it is dropped, so that a cut response can't look complete.
     aborted: AtomicBool,
-    has_mail: AtomicBool,
+    /// Somebody may send interim responses; without that nobody looks for mail.
+    expects_mail: AtomicBool,
     inbox: Mutex<Inbox>,
 }
 
@@ -369,6 +370,8 @@ pub(crate) struct Live {
 struct Inbox {
     waker: Option<Waker>,
     mail: Vec<Message>,
+    /// The last exchange whose final response has begun: nothing can be sent before it any more.
+    answered: u64,
 }
 
 /// What a connection is told by its server; each includes those before it.
@@ -398,7 +401,7 @@ impl Live {
             bytes_out: AtomicU64::new(0),
             told: AtomicU8::new(Told::Nothing as u8),
             aborted: AtomicBool::new(false),
-            has_mail: AtomicBool::new(false),
+            expects_mail: AtomicBool::new(false),
             inbox: Mutex::default(),
         }
     }
@@ -454,8 +457,9 @@ impl Live {
         }
     }
 
-    /// Asks for the task of `cx` to be woken by what is told or posted; returns what was told so far.
-    pub(crate) fn watch(&self, cx: &Context<'_>) -> Told {
+    /// Asks for the task of `cx` to be woken by what is told or posted; returns what was told so far, and whether
+    /// there is mail.
+    pub(crate) fn watch(&self, cx: &Context<'_>) -> (Told, bool) {
         let mut inbox = self.lock();
         if !inbox
             .waker
@@ -464,15 +468,27 @@ impl Live {
         {
             inbox.waker = Some(cx.waker().clone());
         }
+        let has_mail = !inbox.mail.is_empty();
         drop(inbox);
-        self.told()
+        (self.told(), has_mail)
     }
 
-    /// Leaves an interim response for the connection to send.
+    /// From now on interim responses may be posted.
+    pub(crate) fn expect_mail(&self) {
+        self.expects_mail.store(true, Relaxed);
+    }
+
+    pub(crate) fn expects_mail(&self) -> bool {
+        self.expects_mail.load(Relaxed)
+    }
+
+    /// Leaves an interim response for the connection to send; dropped if that is too late.
     pub(crate) fn post(&self, message: Message) {
         let mut inbox = self.lock();
+        if message.exchange <= inbox.answered {
+            return;
+        }
         inbox.mail.push(message);
-        self.has_mail.store(true, Relaxed);
         let waker = inbox.waker.take();
         drop(inbox);
         if let Some(waker) = waker {
@@ -480,13 +496,14 @@ impl Live {
         }
     }
 
-    pub(crate) fn has_mail(&self) -> bool {
-        self.has_mail.load(Relaxed)
+    pub(crate) fn take_mail(&self) -> Vec<Message> {
+        std::mem::take(&mut self.lock().mail)
     }
 
-    pub(crate) fn take_mail(&self) -> Vec<Message> {
+    /// The last mail that can go out before the final response of this exchange, which begins now.
+    pub(crate) fn take_last_mail(&self, exchange: u64) -> Vec<Message> {
         let mut inbox = self.lock();
-        self.has_mail.store(false, Relaxed);
+        inbox.answered = exchange;
         std::mem::take(&mut inbox.mail)
     }
 

@@ -26,6 +26,9 @@ use crate::body::{Body, Origin};
 /// # let _ = page;
 /// ```
 pub fn interim(request: &Request<Body>) -> Interim {
+    if let Some(live) = request.body().live() {
+        live.expect_mail();
+    }
     Interim {
         origin: request.body().origin().cloned(),
     }

@@ -25,6 +25,7 @@ use crate::codec::{self, Codec, EncodeBody, Head, Kind, Length, Reply};
 use crate::conn::{CloseReason, Conn, ConnReport, Told};
 use crate::date;
 use crate::error::{BoxError, Reason, Reject};
+use crate::interim::Message;
 use crate::service::{Failed, Panicked, catch};
 use crate::upgrade::{Promise, Upgraded};
 
@@ -291,7 +292,10 @@ where
             Err(panicked) => return Poll::Ready(Ok(Err(Failed::Panicked(panicked)))),
             Ok(Poll::Pending) => {}
         }
-        send_interim(wire, codec, exchange);
+        if wire.live().expects_mail() {
+            let mail = wire.live().take_mail();
+            send_interim(wire, codec, exchange, mail);
+        }
         if intake.poll_feed(cx, wire, codec, exchange)?.is_pending() {
             return poll_absent(cx, wire, intake);
         }
@@ -315,22 +319,22 @@ where
 }
 
 /// Encodes what the handler asked to be sent before its response.
-fn send_interim<Io, C>(wire: &mut Wire<Io>, codec: &mut C, exchange: &Exchange)
+fn send_interim<Io, C>(wire: &mut Wire<Io>, codec: &mut C, exchange: &Exchange, mail: Vec<Message>)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
     C: Codec,
 {
-    if !wire.live().has_mail() {
-        return;
-    }
-    for message in wire.live().take_mail() {
-        let speaks = message.exchange == exchange.number && !exchange.codec.http10;
-        if speaks
-            && codec
-                .encode_interim(message.status, &message.fields, &mut wire.desk().output)
-                .is_ok()
-        {
-            let _ = message.sent.send(());
+    for Message {
+        exchange: number,
+        status,
+        fields,
+        sent,
+    } in mail
+    {
+        let speaks = number == exchange.number && !exchange.codec.http10;
+        let output = &mut wire.desk().output;
+        if speaks && codec.encode_interim(status, &fields, output).is_ok() {
+            let _ = sent.send(());
         }
     }
 }
@@ -359,7 +363,10 @@ where
     C: Codec,
     B: http_body::Body,
 {
-    send_interim(wire, codec, exchange);
+    if wire.live().expects_mail() {
+        let mail = wire.live().take_last_mail(exchange.number);
+        send_interim(wire, codec, exchange, mail);
+    }
     match intake.rest(&settings.limits) {
         Rest::Nothing => {}
         // Somebody will still read the body, so the client must send it; after the final head it couldn't be told.
@@ -633,6 +640,8 @@ where
             (CloseReason::Upgraded, Bytes::new())
         }
     };
+    // Whoever still waits to send something is told that it is too late.
+    drop(live.take_last_mail(u64::MAX));
     live.report(why, first_bytes)
 }
 

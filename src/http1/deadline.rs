@@ -75,12 +75,18 @@ impl Deadline {
 
     /// Ready when a deadline has passed; otherwise the task of `cx` is woken when the earliest does.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
-        let candidates = [
-            self.phase.map(|(phase, due)| (due, Late::Phase(phase))),
-            self.reading.due().map(|due| (due, Late::Reading)),
-            self.writing.due().map(|due| (due, Late::Writing)),
-        ];
-        let Some((due, late)) = candidates.into_iter().flatten().min_by_key(|(due, _)| *due) else {
+        let mut next = self.phase.map(|(phase, due)| (due, Late::Phase(phase)));
+        for (meter, late) in [
+            (&self.reading, Late::Reading),
+            (&self.writing, Late::Writing),
+        ] {
+            if let Some(due) = meter.due()
+                && next.is_none_or(|(earliest, _)| due < earliest)
+            {
+                next = Some((due, late));
+            }
+        }
+        let Some((due, late)) = next else {
             return Poll::Pending;
         };
         if let Some(timer) = &self.timer

@@ -59,6 +59,8 @@ pub(super) struct Wire<Io> {
     retires: Instant,
     /// What the server has told this connection.
     told: Told,
+    /// There is mail for the step under way, which has had its chance to take it.
+    has_mail: bool,
     /// One reading of the clock a wake, and none if nobody asks.
     now: Option<Instant>,
     /// The peer has finished sending.
@@ -96,6 +98,7 @@ where
             live,
             retires,
             told: Told::Nothing,
+            has_mail: false,
             now: None,
             eof: false,
             unflushed: false,
@@ -133,7 +136,10 @@ where
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Park::Stop(error.into());
         }
-        let told = self.live.watch(cx);
+        let (told, has_mail) = self.live.watch(cx);
+        if has_mail && !std::mem::replace(&mut self.has_mail, true) {
+            return Park::Again;
+        }
         if told != self.told {
             self.told = told;
             return if told >= Told::Cut {
@@ -154,6 +160,7 @@ where
             Poll::Ready(late) => return Park::Stop(Stop::Late(late)),
         }
         self.now = None;
+        self.has_mail = false;
         (self.requests, self.bytes_read, self.bytes_written) = (0, 0, 0);
         Park::Wait
     }

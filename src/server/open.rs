@@ -230,7 +230,7 @@ where
         // `tell` uses the waker up, so only then has it to be left again. A connection that watches too leaves its
         // own in this one's place, which wakes the same task.
         if *this.seen != Some(this.ticket.live.told()) {
-            let told = this.ticket.live.watch(cx);
+            let (told, _) = this.ticket.live.watch(cx);
             *this.seen = Some(told);
             if told == Told::Abort {
                 this.ticket.close(Err(CloseReason::Cut));

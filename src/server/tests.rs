@@ -36,7 +36,7 @@ where
         let mut byte = [0];
         let mut into = ReadBuf::new(&mut byte);
         let read = poll_fn(|cx| {
-            if live.watch(cx) >= Told::Drain {
+            if live.watch(cx).0 >= Told::Drain {
                 return Poll::Ready(None);
             }
             Pin::new(&mut io).poll_read(cx, &mut into).map(Some)

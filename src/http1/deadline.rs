@@ -161,23 +161,26 @@ impl Meter {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Not the peer's move any more, or it moved: `bytes` more since the wait began.
-    pub(super) fn rest(&mut self, now: Instant, bytes: usize) {
-        let waited = self
-            .waiting_since
-            .take()
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+    /// Not the peer's move any more.
+    pub(super) fn rest(&mut self, now: Instant) {
+        if let Some(since) = self.waiting_since.take() {
+            let waited = now.saturating_duration_since(since);
+            self.allowance = self.allowance.saturating_sub(waited);
+        }
+    }
+
+    /// The peer sent or took `bytes`, waited for or not.
+    pub(super) fn earn(&mut self, bytes: usize) {
+        if self.allowance == self.most {
+            return;
+        }
         let earned = match self.floor {
             0 => self.most,
             floor => {
                 Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / u64::from(floor))
             }
         };
-        self.allowance = self
-            .allowance
-            .saturating_sub(waited)
-            .saturating_add(earned)
-            .min(self.most);
+        self.allowance = self.allowance.saturating_add(earned).min(self.most);
     }
 
     fn due(&self) -> Option<Instant> {

@@ -120,7 +120,7 @@ impl<D: DecodeBody> Intake<D> {
             return Poll::Pending;
         };
         if body.slot.watch(cx) != Reading::Wants {
-            wire.got_of_body(0);
+            wire.stop_waiting_for_body();
             self.starved = false;
             return Poll::Pending;
         }
@@ -128,6 +128,9 @@ impl<D: DecodeBody> Intake<D> {
             match body.decoder.decode(&mut wire.desk().input) {
                 Ok(Some(piece)) => {
                     exchange.codec.expects_continue = false;
+                    if let Piece::Data(data) = &piece {
+                        wire.got_of_body(data.len());
+                    }
                     body.give(piece, cx);
                     break;
                 }
@@ -149,7 +152,7 @@ impl<D: DecodeBody> Intake<D> {
                 say_continue(wire, codec, exchange);
             }
             match wire.poll_fill(cx)? {
-                Poll::Ready(read) => wire.got_of_body(read),
+                Poll::Ready(_) => wire.stop_waiting_for_body(),
                 Poll::Pending => {
                     wire.wait_for_body();
                     self.starved = true;
@@ -157,7 +160,7 @@ impl<D: DecodeBody> Intake<D> {
                 }
             }
         }
-        wire.got_of_body(0);
+        wire.stop_waiting_for_body();
         self.starved = false;
         Poll::Ready(Ok(()))
     }

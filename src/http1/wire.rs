@@ -154,7 +154,7 @@ where
             Poll::Ready(Late::Reading) => {
                 self.body_late = true;
                 let now = self.now();
-                self.deadline.reading.rest(now, 0);
+                self.deadline.reading.rest(now);
                 return Park::Again;
             }
             Poll::Ready(late) => return Park::Stop(Stop::Late(late)),
@@ -220,11 +220,12 @@ where
                     self.live.count_out(written);
                     if self.deadline.writing.is_waiting() {
                         let now = *self.now.get_or_insert_with(Instant::now);
-                        self.deadline.writing.rest(now, written);
+                        self.deadline.writing.rest(now);
                         if desk.output.is_empty() {
                             self.deadline.writing.forgive();
                         }
                     }
+                    self.deadline.writing.earn(written);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -358,12 +359,17 @@ where
     }
 
     /// The client moved, or its body isn't wanted any more.
-    pub(super) fn got_of_body(&mut self, bytes: usize) {
+    pub(super) fn stop_waiting_for_body(&mut self) {
         self.body_late = false;
         if self.deadline.reading.is_waiting() {
             let now = self.now();
-            self.deadline.reading.rest(now, bytes);
+            self.deadline.reading.rest(now);
         }
+    }
+
+    /// Content has come, which buys the client time for more.
+    pub(super) fn got_of_body(&mut self, bytes: usize) {
+        self.deadline.reading.earn(bytes);
     }
 
     /// Another request body begins.

@@ -599,3 +599,57 @@ async fn a_refused_offer_leaves_http_as_it_was() {
         (2, 2)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pipelines_and_does_not_read_is_not_served_beyond_the_write_bound() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let service = service_fn(move |_: Request<Body>| {
+        count.fetch_add(1, Relaxed);
+        async { Ok::<_, BoxError>(Response::new(Body::from(vec![b'x'; 2000]))) }
+    });
+    let (mut client, server) = duplex(16 * 1024);
+    let connection = tokio::spawn(wharf::serve_connection(server, service));
+    let flood = tokio::time::timeout(Duration::from_secs(1), async {
+        loop {
+            client.write_all(GET.as_bytes()).await.unwrap();
+        }
+    });
+    assert!(flood.await.is_err(), "back-pressure reaches the client");
+    // What the stream holds, the bound of 64 KiB, and the one answer that went beyond it.
+    let most = (16 + 64) * 1024 / 2000 + 2;
+    assert!(
+        calls.load(Relaxed) <= most,
+        "{} answers",
+        calls.load(Relaxed)
+    );
+    drop(client);
+    connection.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_answers_at_most_sixteen_requests_before_others_have_their_turn() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        count.fetch_add(1, Relaxed);
+        hello(request)
+    });
+    let (mut client, server) = duplex(1 << 16);
+    client.write_all(GET.repeat(100).as_bytes()).await.unwrap();
+    let mut connection = Box::pin(wharf::serve_connection(server, service));
+    let mut before = 0;
+    for _ in 0..6 {
+        let waker = futures_util::task::noop_waker_ref();
+        assert!(
+            connection
+                .as_mut()
+                .poll(&mut Context::from_waker(waker))
+                .is_pending()
+        );
+        let now = calls.load(Relaxed);
+        assert!(now - before <= 16, "{} in one poll", now - before);
+        before = now;
+    }
+    assert!(before > 16, "and goes on");
+}

@@ -94,7 +94,7 @@ fn expected(coding: &str, length: &str, is_1_0: bool) -> Outcome {
             .collect();
         let is_token =
             |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !names.iter().all(|name| is_token(name)) {
+        if !names.iter().all(is_token) {
             return Outcome::Status(400);
         }
         let is_chunked: Vec<_> = names

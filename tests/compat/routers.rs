@@ -1,5 +1,6 @@
 //! An axum 0.8 `Router`: its routes, extractors, state, bodies and events.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -16,9 +17,10 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::ServiceBuilder;
-use wharf::{Body, BoxError, ConnInfo, ConnInfoLayer};
+use wharf::{Body, BoxError, ConnInfo, ConnInfoLayer, Http, Serve};
 
 use crate::{Client, get, post};
 
@@ -233,4 +235,31 @@ async fn axums_own_middleware_and_the_connections_facts() {
 async fn next(body: &mut hyper::body::Incoming) -> Bytes {
     let frame = body.frame().await.expect("a frame").expect("no error");
     frame.into_data().expect("data")
+}
+
+#[tokio::test]
+async fn connect_info_comes_by_axums_own_make_service() {
+    use axum::extract::ConnectInfo;
+    use tower::Layer;
+
+    async fn who(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {
+        peer.to_string()
+    }
+    let make = Router::new()
+        .route("/", on_get(who))
+        .into_make_service_with_connect_info::<SocketAddr>();
+    let peer = |info: &ConnInfo| {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        info.peer.socket().unwrap_or(unknown)
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let serve = Serve::over(socket, Http::new().per_connection(peer).layer(make))
+        .with_graceful_shutdown(std::future::pending());
+    tokio::spawn(async move { serve.await.unwrap() });
+
+    let stream = TcpStream::connect(address).await.unwrap();
+    let own = stream.local_addr().unwrap();
+    let mut client = Client::over(stream).await;
+    assert_eq!(client.get("/").await.text(), own.to_string());
 }

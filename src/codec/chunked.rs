@@ -411,8 +411,6 @@ pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
         | "proxy-authorization"
         | "proxy-authenticate"
         | "www-authenticate"
-        | "authentication-info"
-        | "proxy-authentication-info"
         | "cookie"
         | "set-cookie" => true,
         // How to process the request, and how to control a response.

@@ -12,7 +12,7 @@ use super::{Close, Exchange, Kind, Reply};
 
 mod body;
 
-pub use body::{BodyEncoder, allowed_in_trailers};
+pub use body::BodyEncoder;
 
 use body::State;
 

@@ -91,15 +91,7 @@ where
         exchange,
         length,
         decoder,
-    } = loop {
-        if let Some(head) = decode_head(wire, codec)? {
-            break head;
-        }
-        match wire.until(|cx, wire| poll_more(cx, wire, settings)).await? {
-            ControlFlow::Continue(()) => {}
-            ControlFlow::Break(why) => return Err(Ending::Close { why, linger: false }),
-        }
-    };
+    } = next_head(wire, codec, settings).await?;
     wire.leave_phase();
     wire.live().count_request();
     let mut exchange = Exchange::new(exchange, wire.live().requests());
@@ -154,6 +146,28 @@ where
             linger: why != CloseReason::ClientAsked || wire.has_input(),
             why,
         }),
+    }
+}
+
+/// Decodes the next head, reading what it takes.
+#[inline(always)]
+async fn next_head<Io, C>(
+    wire: &mut Wire<Io>,
+    codec: &mut C,
+    settings: &Settings,
+) -> Result<Head<C::Decoder>, Ending>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+    C: Codec,
+{
+    loop {
+        if let Some(head) = decode_head(wire, codec)? {
+            return Ok(head);
+        }
+        let more = wire.until(|cx, wire| poll_more(cx, wire, settings)).await?;
+        if let ControlFlow::Break(why) = more {
+            return Err(Ending::Close { why, linger: false });
+        }
     }
 }
 

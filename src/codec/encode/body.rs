@@ -2,9 +2,10 @@
 //! head promised and nothing beyond it; what falls short of it is an error.
 
 use bytes::Buf;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 
 use super::{EncodeError, field};
+use crate::codec::chunked::is_forbidden_in_trailers;
 use crate::codec::{EncodeBody, Output};
 
 /// Writes one response body, framed as its head says.
@@ -62,7 +63,7 @@ impl EncodeBody for BodyEncoder {
         let mark = output.mark();
         output.put(b"0\r\n");
         for (name, value) in trailers {
-            if allowed_in_trailers(name)
+            if !is_forbidden_in_trailers(name)
                 && let Err(error) = field(name, value, output)
             {
                 output.truncate(mark);
@@ -131,42 +132,4 @@ fn whole(written: usize, promised: usize) -> Result<(), EncodeError> {
         return Err(EncodeError::TooShort);
     }
     Ok(())
-}
-
-/// Whether a field may stand in a trailer section: none that frames, routes, authenticates, or has to be known
-/// before the content (RFC 9110 section 6.5.1).
-pub fn allowed_in_trailers(name: &HeaderName) -> bool {
-    !matches!(
-        name.as_str(),
-        "age"
-            | "authorization"
-            | "cache-control"
-            | "connection"
-            | "content-encoding"
-            | "content-length"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "date"
-            | "expect"
-            | "expires"
-            | "forwarded"
-            | "host"
-            | "keep-alive"
-            | "location"
-            | "max-forwards"
-            | "pragma"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "range"
-            | "retry-after"
-            | "set-cookie"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "vary"
-            | "www-authenticate"
-    )
 }

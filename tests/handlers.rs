@@ -653,3 +653,46 @@ async fn a_connection_answers_at_most_sixteen_requests_before_others_have_their_
     }
     assert!(before > 16, "and goes on");
 }
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_drop_ends_its_connection_and_no_other() {
+    let service = service_fn(|request: Request<Body>| async move {
+        let bomb = (request.uri().path() == "/bomb").then(|| Bomb);
+        let answer = hello(request).await;
+        drop(bomb);
+        answer
+    });
+    let in_drop = service_fn(|_: Request<Body>| {
+        let bomb = Bomb;
+        async move {
+            let _bomb = bomb;
+            pending::<Result<Response<Body>, BoxError>>().await
+        }
+    });
+    let (mut other, server) = duplex(4096);
+    let sound = tokio::spawn(wharf::serve_connection(server, service));
+    // Dropped by the handler itself, within a poll: an answer can still be made.
+    let (answer, report) = exchange("GET /bomb HTTP/1.1\r\nhost: a\r\n\r\n", service).await;
+    assert_eq!(
+        (status(&answer), report.reason),
+        (500, CloseReason::Panicked)
+    );
+    // Dropped by the connection, which a reset ends: that task is lost, as with any future.
+    let lost = tokio::spawn(wharf::serve_connection(Reset(GET.as_bytes()), in_drop));
+    assert!(lost.await.unwrap_err().is_panic());
+    other.write_all(GET.as_bytes()).await.unwrap();
+    other.shutdown().await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 200);
+    assert_eq!(sound.await.unwrap().reason, CloseReason::ClientClosed);
+}

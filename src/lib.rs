@@ -34,3 +34,8 @@ pub use listener::{IntoListeners, Listener, Stream};
 pub use serve::{Serve, serve};
 pub use server::Server;
 pub use shutdown::{Report, Shutdown};
+
+/// The README's examples, compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

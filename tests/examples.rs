@@ -89,13 +89,18 @@ async fn the_contract_service_drains_when_it_is_terminated() {
         // The second answer on another connection says that the first request had its turn.
         ask(&mut idle, "GET /sleep/100 HTTP/1.1\r\nHost: a\r\n\r\n").await;
 
+        // Read as a client does, and closed when the service has closed.
+        let slow = tokio::spawn(async move {
+            let mut answer = String::new();
+            slow.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
         let end = contract.signal("TERM").await;
         assert!(
             end.contains("3 requests on 2 connections"),
             "{codec}: {end}"
         );
-        let mut answer = String::new();
-        slow.read_to_string(&mut answer).await.unwrap();
+        let answer = slow.await.unwrap();
         assert!(
             answer.ends_with("slept\n"),
             "{codec}: what was running was cut: {answer}"

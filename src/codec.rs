@@ -115,6 +115,8 @@ pub struct Exchange {
     pub expects_continue: bool,
     /// The client offers to switch protocols: `Upgrade`, named by `Connection`, in HTTP/1.1 and without a body.
     pub upgrade: bool,
+    /// What the response's `Keep-Alive` advertised: the seconds for which an idle connection is kept.
+    pub keep_alive: Option<u32>,
 }
 
 impl Exchange {
@@ -126,6 +128,7 @@ impl Exchange {
             close: Some(Close::Connection),
             expects_continue: false,
             upgrade: false,
+            keep_alive: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A connection from accept to its end: the stream with its facts, how it is going, and why it ended.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use crate::body::Body;
 mod live;
 mod report;
 
-pub(crate) use live::{Live, Told};
+pub(crate) use live::{By, Live, Told};
+pub use live::{RequestLine, State};
 pub use report::{CloseReason, ConnReport};
 
 /// An accepted stream with its facts: what the connection plane's services are called with.
@@ -107,6 +109,21 @@ impl ConnInfo {
     /// `None` once a layer has replaced the body with one of its own, and for requests that came on no connection.
     pub fn of(request: &Request<Body>) -> Option<&Self> {
         request.body().live().and_then(|live| live.info())
+    }
+
+    /// The same for any type of body: from the request's extensions, else from its body if that is a [`Body`].
+    ///
+    /// For layers that are generic over bodies; see [`ConnInfoLayer`].
+    pub fn find<B: 'static>(request: &Request<B>) -> Option<&Self> {
+        let own = || (request.body() as &dyn Any).downcast_ref::<Body>();
+        let extension = request.extensions().get();
+        extension.or_else(|| own()?.live()?.info())
+    }
+
+    /// The number of the request on its connection, from 1, as long as it has the [`Body`] that it came with.
+    pub fn request_number<B: 'static>(request: &Request<B>) -> Option<u64> {
+        let body = (request.body() as &dyn Any).downcast_ref::<Body>()?;
+        body.origin().map(|origin| origin.exchange)
     }
 }
 

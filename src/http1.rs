@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::codec::{Codec, Httparse};
-use crate::conn::{Conn, ConnInfo, ConnReport};
+use crate::conn::{Conn, ConnInfo, ConnReport, Live};
 use crate::error::{BoxError, Error, Reject};
 use crate::limits::Limits;
 use crate::service::{Failed, catch, failure, internal, refusal};
@@ -27,7 +27,10 @@ mod connection;
 mod deadline;
 mod exchange;
 mod intake;
+mod refused;
 mod wire;
+
+pub use refused::Refused;
 
 /// HTTP/1 between the connection plane and the request plane.
 ///
@@ -58,8 +61,10 @@ struct Settings {
     limits: Limits,
     on_reject: Option<Answer<Reject>>,
     on_error: Option<Answer<BoxError>>,
+    on_refused: Option<Arc<OnRefused>>,
 }
 
+type OnRefused = dyn Fn(&Refused<'_>) + Send + Sync;
 type Answer<E> = Arc<dyn Fn(&E) -> Response<Bytes> + Send + Sync>;
 
 impl Http {
@@ -125,6 +130,24 @@ impl<M> Http<M> {
     {
         Arc::make_mut(&mut self.settings).on_reject =
             Some(Arc::new(move |reject| answer(reject).map(Into::into)));
+        self
+    }
+
+    /// Calls `tell` with each request that is refused before any handler sees it, as its answer is sent: for the access
+    /// log, which no such request would reach.
+    ///
+    /// It runs in the task of the connection and must not block.
+    ///
+    /// ```
+    /// use wharf::{Http, Refused};
+    ///
+    /// let http = Http::new().on_refused(|refused: &Refused| {
+    ///     eprintln!("{} {} {}", refused.info().peer, refused.status(), refused.reject());
+    /// });
+    /// # let _ = http;
+    /// ```
+    pub fn on_refused(mut self, tell: impl Fn(&Refused<'_>) + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.settings).on_refused = Some(Arc::new(tell));
         self
     }
 
@@ -213,6 +236,13 @@ impl Settings {
             .as_ref()
             .map(|answer| catch(|| answer(reject)));
         own.and_then(Result::ok).unwrap_or_else(|| refusal(reject))
+    }
+
+    /// Tells of a request that was refused; `input` begins with its head. A hook that panics is not asked again for it.
+    fn tell_refused(&self, live: &Live, reject: &Reject, status: StatusCode, input: &[u8]) {
+        if let Some(tell) = &self.on_refused {
+            let _ = catch(|| tell(&Refused::new(live, reject, status, input)));
+        }
     }
 
     /// The answer where the handler has none that can be sent.
@@ -354,7 +384,7 @@ impl<F: Future<Output = ConnReport>> Future for Reported<F> {
 /// Serves one connection over any stream with the default [`Http`], to its end.
 ///
 /// ```
-/// use http::{Request, Response};
+/// use http::{Request, Response, StatusCode};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// use tower::service_fn;
 /// use wharf::Body;

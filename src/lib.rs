@@ -25,14 +25,16 @@ pub mod shutdown;
 pub mod upgrade;
 
 pub use body::Body;
-pub use conn::{Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport};
+pub use conn::{
+    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, RequestLine, State,
+};
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
-pub use http1::{Http, Http1, MakeHttp1, PerConnection, serve_connection};
+pub use http1::{Http, Http1, MakeHttp1, PerConnection, Refused, serve_connection};
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
 pub use serve::{Serve, serve};
-pub use server::Server;
+pub use server::{ConnView, Handle, Phase, Server};
 pub use shutdown::{Report, Shutdown};
 
 /// The README's examples, compiled with the doc tests.

@@ -2,6 +2,7 @@
 //! is ready *before* one is accepted, so whatever limits it limits `accept()`. Knows nothing of HTTP.
 
 use std::fmt;
+use std::io;
 use std::net::ToSocketAddrs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -18,16 +19,23 @@ use crate::listener::{Accepted, IntoListeners, Listener, Stream};
 use crate::shutdown::{Progress, Report, Shutdown, Trigger};
 
 mod accept;
+mod handle;
 mod limit;
 mod open;
 
 use accept::{Accept, Pace, Turns};
 use open::{OnClose, Open, Task};
 
+pub use handle::{ConnView, Handle, Phase};
+
 /// How long an idle connection is left open when the server stops, for a request that is on its way.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long connections have for their own end after they were told that they are cut.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How soon a full server looks again for somebody who has become idle.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Errors of accept are told no more often.
+const TELL_ERRORS: Duration = Duration::from_secs(1);
 /// Connections accepted before the others get their turn.
 const BATCH: u32 = 64;
 
@@ -55,7 +63,11 @@ pub struct Server {
     shutdown: Shutdown,
     max_connections: Option<usize>,
     on_close: Option<OnClose>,
+    on_accept_error: Option<OnAcceptError>,
+    open: Arc<Open>,
 }
+
+type OnAcceptError = Box<dyn FnMut(&io::Error) + Send>;
 
 impl Server {
     /// A server that listens nowhere yet and stops on SIGINT or SIGTERM.
@@ -65,6 +77,8 @@ impl Server {
             shutdown: Shutdown::default(),
             max_connections: None,
             on_close: None,
+            on_accept_error: None,
+            open: Arc::default(),
         }
     }
 
@@ -98,6 +112,8 @@ impl Server {
 
     /// Accepts no more than that many connections at a time; further ones wait in the kernel's queue.
     ///
+    /// Above nine tenths of it each connection that comes closes the one that has been idle for longest.
+    ///
     /// Default: 10,000, or what the limit of open files leaves after 64 others, but at least half of it.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = Some(most);
@@ -114,6 +130,18 @@ impl Server {
     pub fn on_close(mut self, tell: impl Fn(&ConnReport) + Send + Sync + 'static) -> Self {
         self.on_close = Some(Box::new(tell));
         self
+    }
+
+    /// Calls `tell` with errors of `accept()`, at most once a second: descriptors or memory are missing, most likely. The
+    /// server goes on by itself; all errors are counted in its [`Report`].
+    pub fn on_accept_error(mut self, tell: impl FnMut(&io::Error) + Send + 'static) -> Self {
+        self.on_accept_error = Some(Box::new(tell));
+        self
+    }
+
+    /// A look at what is open, and a hand on it, for as long as the server runs and after.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.open.clone())
     }
 
     /// Serves until the [`Shutdown`] is over. Each connection is a task of its own.
@@ -174,14 +202,16 @@ impl Server {
         }
         let trigger = self.shutdown.watch()?;
         let listeners = self.listeners.into_iter().map(Listener::open);
+        let max = self.max_connections;
+        let max = max.unwrap_or_else(limit::default_connections);
+        self.open.begin(max, self.on_close);
         let run = Run {
             listeners: Some(Turns::new(listeners.collect::<Result<_, _>>()?)),
             stack,
             spawn,
-            open: Open::new(self.on_close),
-            max_connections: self
-                .max_connections
-                .unwrap_or_else(limit::default_connections),
+            open: self.open,
+            on_accept_error: self.on_accept_error,
+            told_error: None,
             pace: Pace::default(),
             last_id: 0,
         };
@@ -212,7 +242,9 @@ struct Run<A, S, P> {
     stack: S,
     spawn: P,
     open: Arc<Open>,
-    max_connections: usize,
+    on_accept_error: Option<OnAcceptError>,
+    /// When an error was last told.
+    told_error: Option<Instant>,
     pace: Pace,
     last_id: u64,
 }
@@ -232,11 +264,13 @@ where
         let failed = tokio::select! {
             biased;
             () = trigger.stop() => None,
+            () = self.open.clone().stop_asked() => None,
             failed = self.accept() => Some(failed),
         };
         let open = self.open.clone();
         let failed = self.stop(failed, shutdown, trigger).await;
         let report = open.report(self.pace.errors());
+        open.enter_phase(Phase::Stopped);
         failed.map_or(Ok(report), |failed| Err(Error::service(failed)))
     }
 
@@ -249,11 +283,13 @@ where
     ) -> Option<BoxError> {
         let (lame_duck, drain) = (shutdown.lame_duck, shutdown.drain);
         let open = self.open.clone();
+        open.enter_phase(Phase::LameDuck);
         open.tell(Told::LastCall);
         let gently = async {
             if failed.is_none() {
                 failed = timeout(lame_duck, self.accept()).await.ok();
             }
+            open.enter_phase(Phase::Draining);
             let drained = Instant::now() + drain;
             let grace = drained.min(Instant::now() + GRACE);
             if failed.is_none() {
@@ -310,15 +346,17 @@ where
             }
             let accepted = self.listeners.as_mut()?.accept_queued();
             match accepted {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 accepted => self.take(accepted).await,
             }
         }
     }
 
+    /// Waits until one more may be open. Whoever becomes idle meanwhile has to make room.
     async fn room(&mut self) {
-        while self.open.count() >= self.max_connections {
-            self.open.closed().await;
+        while self.open.count() >= self.open.max() {
+            self.open.evict();
+            let _ = timeout(LOOK_AGAIN, self.open.closed()).await;
         }
     }
 
@@ -333,7 +371,7 @@ where
         }
     }
 
-    async fn take(&mut self, accepted: std::io::Result<Accepted<A::Io>>) {
+    async fn take(&mut self, accepted: io::Result<Accepted<A::Io>>) {
         let error = match accepted {
             Ok(accepted) => {
                 self.pace.succeeded();
@@ -341,9 +379,24 @@ where
             }
             Err(error) => error,
         };
+        self.tell_error(&error);
         if let Some(pause) = self.pace.failed(&error) {
             // A connection that closes gives back what was missing.
+            self.open.evict();
             let _ = timeout(pause, self.open.closed()).await;
+        }
+    }
+
+    fn tell_error(&mut self, error: &io::Error) {
+        let Some(tell) = &mut self.on_accept_error else {
+            return;
+        };
+        if self
+            .told_error
+            .is_none_or(|told| told.elapsed() >= TELL_ERRORS)
+        {
+            self.told_error = Some(Instant::now());
+            tell(error);
         }
     }
 
@@ -357,6 +410,9 @@ where
         };
         let conn = Conn::accepted(accepted.io, info, accepted.live);
         let mut ticket = self.open.enter(&conn);
+        if self.open.is_nearly_full() {
+            self.open.evict();
+        }
         match catch_unwind(AssertUnwindSafe(|| self.stack.call(conn))) {
             Ok(connection) => (self.spawn)(Task::new(connection, ticket)),
             Err(_) => ticket.close(Err(CloseReason::Panicked)),

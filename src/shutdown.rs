@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::conn::{Address, CloseReason, ConnReport};
+use crate::conn::{Address, CloseReason, ConnReport, RequestLine, State};
 use crate::error::Error;
 
 type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -194,11 +194,7 @@ impl fmt::Display for Progress {
             self.since, self.open
         )?;
         if let Some(oldest) = &self.oldest {
-            write!(
-                f,
-                ", the oldest from {} for {:.1?}",
-                oldest.peer, oldest.age
-            )?;
+            write!(f, ", the oldest {oldest}")?;
         }
         Ok(())
     }
@@ -214,6 +210,16 @@ pub struct Oldest {
     pub age: Duration,
     /// Requests so far.
     pub requests: u64,
+    /// What it is doing.
+    pub state: State,
+    /// The request under way.
+    pub request: Option<RequestLine>,
+}
+
+impl fmt::Display for Oldest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        doing(f, &self.peer, self.age, self.state, self.request.as_ref())
+    }
 }
 
 /// The account of a server's life.
@@ -242,6 +248,28 @@ pub struct Cut {
     pub age: Duration,
     /// Requests, the one that was cut included.
     pub requests: u64,
+    /// What it was doing.
+    pub state: State,
+    /// The request that was under way.
+    pub request: Option<RequestLine>,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        doing(f, &self.peer, self.age, self.state, self.request.as_ref())
+    }
+}
+
+/// `10.0.0.7:4711, open for 12.3s, handling GET /report`
+fn doing(
+    f: &mut fmt::Formatter<'_>,
+    peer: &Address,
+    age: Duration,
+    state: State,
+    request: Option<&RequestLine>,
+) -> fmt::Result {
+    write!(f, "{peer}, open for {age:.1?}, {state}")?;
+    request.map_or(Ok(()), |request| write!(f, " {request}"))
 }
 
 impl Report {
@@ -253,6 +281,8 @@ impl Report {
                 peer: report.info.peer.clone(),
                 age: report.age,
                 requests: report.requests,
+                state: report.state,
+                request: report.request.clone(),
             });
         }
     }
@@ -319,6 +349,8 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::ServiceFailed => "as the service failed",
         CloseReason::Shutdown => "for the shutdown",
         CloseReason::Cut => "cut",
+        CloseReason::Evicted => "to make room",
+        CloseReason::Operator => "by the operator",
         CloseReason::Upgraded => "upgraded",
         CloseReason::BeforeHttp => "before HTTP",
     }

@@ -64,7 +64,8 @@ impl std::error::Error for EncodeError {}
 
 /// Appends a final response head to `output` and returns what writes its body.
 ///
-/// Sets [`Exchange::close`] if it isn't set and the response asks for it or can only be framed by it.
+/// Sets [`Exchange::close`] if it isn't set and the response asks for it or can only be framed by it, and
+/// [`Exchange::keep_alive`] to what the response advertises.
 ///
 /// # Errors
 ///
@@ -75,10 +76,10 @@ pub fn head(
     output: &mut Output,
 ) -> Result<BodyEncoder, EncodeError> {
     let mark = output.mark();
-    let close = exchange.close;
+    let before = (exchange.close, exchange.keep_alive);
     let encoder = try_head(exchange, reply, output);
     if encoder.is_err() {
-        exchange.close = close;
+        (exchange.close, exchange.keep_alive) = before;
         output.truncate(mark);
     }
     encoder
@@ -260,6 +261,7 @@ fn fields<'a>(
             }
             Some(Special::KeepAlive) => {
                 seen.keep_alive = Some(value);
+                exchange.keep_alive = timeout(value);
                 continue;
             }
             Some(Special::Upgrade | Special::TransferEncoding | Special::ProxyConnection) => {
@@ -269,6 +271,17 @@ fn fields<'a>(
         field(name, value, output)?;
     }
     Ok(seen)
+}
+
+/// The `timeout` of a `Keep-Alive` field, in seconds.
+fn timeout(value: &HeaderValue) -> Option<u32> {
+    let parameters = value.to_str().ok()?.split(',');
+    let mut timeouts = parameters.filter_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        is_timeout.then(|| number(seconds.trim().as_bytes()))?
+    });
+    u32::try_from(timeouts.next()?).ok()
 }
 
 /// Digits only: no sign, no list, no space (RFC 9110 section 8.6).

@@ -170,6 +170,7 @@ impl Framing {
             close: (!kept).then_some(Close::ClientAsked),
             expects_continue: self.expects == Expects::Continue && !request.http10 && has_body,
             upgrade: self.upgrade && self.connection_upgrade && !request.http10 && !has_body,
+            keep_alive: None,
         };
         Ok((exchange, length))
     }

@@ -1,16 +1,109 @@
 //! A connection while it lives: written by its own task, read by anybody, told to stop by the server.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{Method, request};
 use tokio::time::Instant;
 
 use super::{CloseReason, ConnInfo, ConnReport};
 use crate::interim::Message;
 
-/// How a connection is going: written by its own task alone, read by anybody, told to stop by the server.
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum State {
+    /// Accepted; a service of the connection plane below HTTP has it.
+    BeforeHttp = 0,
+    /// Between two requests, or before the first byte of the first one.
+    Idle = 1,
+    /// A part of a request head has come.
+    ReadingHead = 2,
+    /// There is a request, and the service isn't ready for it.
+    Waiting = 3,
+    /// The handler works.
+    Handling = 4,
+    /// The response is on its way.
+    Sending = 5,
+    /// The response is out and the rest of the request's body is awaited.
+    Draining = 6,
+    /// All is said, and the client's end is awaited.
+    Closing = 7,
+    /// The socket was handed over to another protocol.
+    Upgraded = 8,
+}
+
+impl State {
+    const ALL: [Self; 9] = [
+        Self::BeforeHttp,
+        Self::Idle,
+        Self::ReadingHead,
+        Self::Waiting,
+        Self::Handling,
+        Self::Sending,
+        Self::Draining,
+        Self::Closing,
+        Self::Upgraded,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::BeforeHttp => "before HTTP",
+            Self::Idle => "idle",
+            Self::ReadingHead => "reading a head",
+            Self::Waiting => "waiting for the service",
+            Self::Handling => "handling",
+            Self::Sending => "sending",
+            Self::Draining => "draining a body",
+            Self::Closing => "closing",
+            Self::Upgraded => "upgraded",
+        })
+    }
+}
+
+/// Method and path of a request, for whoever looks at a connection from outside. The query isn't shown: it may hold
+/// what is nobody's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestLine {
+    method: Method,
+    /// `None` for a target without a path (`CONNECT`).
+    target: Option<PathAndQuery>,
+}
+
+impl RequestLine {
+    pub(crate) fn of(parts: &request::Parts) -> Self {
+        Self {
+            method: parts.method.clone(),
+            target: parts.uri.path_and_query().cloned(),
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path, without the query; empty for `CONNECT`.
+    pub fn path(&self) -> &str {
+        self.target.as_ref().map_or("", PathAndQuery::path)
+    }
+}
+
+impl fmt::Display for RequestLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path())
+    }
+}
+
+/// How a connection is going.
 ///
 /// Counters have a single writer, so a relaxed load and store will do; no lock is shared between connections.
 #[derive(Debug)]
@@ -20,7 +113,11 @@ pub(crate) struct Live {
     requests: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// What it is doing, in the lowest byte, and since how many milliseconds after `since`: one value, so that
+    /// the two always belong together. Written when the connection begins to wait.
+    doing: AtomicU64,
     told: AtomicU8,
+    by: AtomicU8,
     /// The stream is to be reset when it is dropped, so that a cut response can't look complete.
     aborted: AtomicBool,
     /// Somebody may send interim responses; without that nobody looks for mail.
@@ -28,16 +125,18 @@ pub(crate) struct Live {
     inbox: Mutex<Inbox>,
 }
 
-/// What reaches a connection's task from others.
+/// What passes between a connection's task and others.
 #[derive(Debug, Default)]
 struct Inbox {
     waker: Option<Waker>,
     mail: Vec<Message>,
     /// The last exchange whose final response has begun: nothing can be sent before it any more.
     answered: u64,
+    /// The request under way, if it had to be waited for.
+    request: Option<RequestLine>,
 }
 
-/// What a connection is told by its server; each includes those before it.
+/// What a connection is told; each includes those before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Told {
@@ -54,6 +153,18 @@ pub(crate) enum Told {
     Abort = 4,
 }
 
+/// Who tells a connection to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum By {
+    /// The server, which is shutting down.
+    Shutdown = 0,
+    /// The server, which is nearly full.
+    Room = 1,
+    /// Somebody with a handle of the server.
+    Operator = 2,
+}
+
 impl Live {
     pub(crate) fn new() -> Self {
         Self {
@@ -62,7 +173,9 @@ impl Live {
             requests: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            doing: AtomicU64::new(State::BeforeHttp as u64),
             told: AtomicU8::new(Told::Nothing as u8),
+            by: AtomicU8::new(By::Shutdown as u8),
             aborted: AtomicBool::new(false),
             expects_mail: AtomicBool::new(false),
             inbox: Mutex::default(),
@@ -105,6 +218,40 @@ impl Live {
         bump(&self.bytes_out, bytes as u64);
     }
 
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
+    }
+
+    /// From `now` on it is doing that.
+    pub(crate) fn enter(&self, state: State, now: Instant) {
+        let since = now.saturating_duration_since(self.since);
+        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+        self.doing.store(millis << 8 | state as u64, Relaxed);
+    }
+
+    /// What it is doing, and since when.
+    pub(crate) fn doing(&self) -> (State, Instant) {
+        let doing = self.doing.load(Relaxed);
+        let state = State::ALL.get((doing & 0xFF) as usize);
+        let since = self.since + Duration::from_millis(doing >> 8);
+        (state.copied().unwrap_or(State::Closing), since)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.doing().0
+    }
+
+    /// Shows the request under way to whoever looks, or that there is none.
+    pub(crate) fn show(&self, request: Option<RequestLine>) {
+        let before = std::mem::replace(&mut self.lock().request, request);
+        drop(before);
+    }
+
+    /// The request under way, if it had to be waited for.
+    pub(crate) fn request(&self) -> Option<RequestLine> {
+        self.lock().request.clone()
+    }
+
     pub(crate) fn told(&self) -> Told {
         match self.told.load(Relaxed) {
             0 => Told::Nothing,
@@ -116,12 +263,31 @@ impl Live {
     }
 
     /// Tells the connection's task; what was told can only grow.
-    pub(crate) fn tell(&self, told: Told) {
-        self.told.fetch_max(told as u8, Relaxed);
+    pub(crate) fn tell(&self, told: Told, by: By) {
+        let mut inbox = self.lock();
+        let before = self.told();
+        if told > before {
+            // Who tells first is the reason, unless it comes to a cut.
+            if before == Told::Nothing || told >= Told::Cut {
+                self.by.store(by as u8, Relaxed);
+            }
+            self.told.store(told as u8, Relaxed);
+        }
         // The lock orders the store before any later `watch`, so that a task about to wait sees it.
-        let waker = self.lock().waker.take();
+        let waker = inbox.waker.take();
+        drop(inbox);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Why the connection ends, when it ends because it was told to.
+    pub(crate) fn told_why(&self) -> CloseReason {
+        match self.by.load(Relaxed) {
+            by if by == By::Room as u8 => CloseReason::Evicted,
+            by if by == By::Operator as u8 => CloseReason::Operator,
+            _ if self.told() >= Told::Cut => CloseReason::Cut,
+            _ => CloseReason::Shutdown,
         }
     }
 
@@ -200,6 +366,8 @@ impl Live {
             bytes_out: self.bytes_out.load(Relaxed),
             age: self.since.elapsed(),
             reason,
+            state: self.state(),
+            request: self.request(),
             first_bytes,
         }
     }

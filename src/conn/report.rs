@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ConnInfo;
+use super::{ConnInfo, RequestLine, State};
 use crate::codec::Close;
 use crate::error::Reject;
 
@@ -25,6 +25,10 @@ pub struct ConnReport {
     pub age: Duration,
     /// Why it ended.
     pub reason: CloseReason,
+    /// What it was doing last.
+    pub state: State,
+    /// The request that was under way when it ended, if that took longer than a moment.
+    pub request: Option<RequestLine>,
     /// For a refused request: the first bytes, at most 64, of what could not be read.
     pub first_bytes: Bytes,
 }
@@ -95,6 +99,10 @@ pub enum CloseReason {
     Shutdown,
     /// The server was shutting down and the time for finishing was over.
     Cut,
+    /// It was idle, and the server needed room for others.
+    Evicted,
+    /// Somebody closed or aborted it through the server's [`Handle`](crate::Handle).
+    Operator,
     /// The connection left HTTP: its socket was handed to the handler after `101` or a `CONNECT`.
     Upgraded,
     /// A service of the connection plane ended it before it spoke HTTP.
@@ -131,6 +139,8 @@ impl CloseReason {
             Self::ServiceFailed => "the service failed for good",
             Self::Shutdown => "the server is shutting down",
             Self::Cut => "cut at the end of the shutdown's time",
+            Self::Evicted => "it was idle and the server needed room",
+            Self::Operator => "closed by the operator",
             Self::Upgraded => "handed over to another protocol",
             Self::BeforeHttp => "ended before it spoke HTTP",
         };

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -17,17 +18,21 @@ use tower_service::Service;
 
 use super::Settings;
 use super::deadline::Phase;
-use super::exchange::{Ending, Exchange};
+use super::exchange::{Ending, Exchange, Linger};
 use super::intake::{Intake, Rest, say_continue};
 use super::wire::{Stop, Wire, empty_parts};
 use crate::body::Body;
 use crate::codec::{self, Codec, EncodeBody, Head, Kind, Length, Reply};
-use crate::conn::{CloseReason, Conn, ConnReport, Told};
+use crate::conn::{CloseReason, Conn, ConnReport, State, Told};
 use crate::date;
 use crate::error::{BoxError, Reason, Reject};
 use crate::interim::Message;
 use crate::service::{Failed, Panicked, catch};
 use crate::upgrade::{Promise, Upgraded};
+
+/// How long a closing connection listens for what a client that may go on had sent already: a round trip, not more,
+/// since a client that is done and keeps its socket open would hold up every shutdown.
+const LINGER_BRIEFLY: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
 ///
@@ -94,10 +99,11 @@ where
     } = next_head(wire, codec, settings).await?;
     wire.leave_phase();
     wire.live().count_request();
-    let mut exchange = Exchange::new(exchange, wire.live().requests());
+    let number = wire.live().requests();
+    let mut exchange = Exchange::new(exchange, number, &wire.desk().parts);
 
     let ready = wire
-        .until(|cx, wire| poll_service(cx, wire, service, settings))
+        .until(|cx, wire| poll_service(cx, wire, service, &mut exchange, settings))
         .await;
     if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
         return Err(service_failed(wire, codec, exchange, failed, settings));
@@ -140,10 +146,11 @@ where
         settle(wire, codec, intake, &mut exchange, settings).await?;
     }
     intake.finish();
+    exchange.hide(wire.live());
     match exchange.closes() {
         None => Ok(wire.be_fair().await?),
         Some(why) => Err(Ending::Close {
-            linger: why != CloseReason::ClientAsked || wire.has_input(),
+            linger: Linger::after(&why, wire.has_input()),
             why,
         }),
     }
@@ -166,7 +173,10 @@ where
         }
         let more = wire.until(|cx, wire| poll_more(cx, wire, settings)).await?;
         if let ControlFlow::Break(why) = more {
-            return Err(Ending::Close { why, linger: false });
+            return Err(Ending::Close {
+                why,
+                linger: Linger::Not,
+            });
         }
     }
 }
@@ -206,7 +216,7 @@ where
     let _ = wire.poll_flush(cx)?;
     let idle = !wire.has_input();
     if idle && wire.told() >= Told::Drain {
-        return Poll::Ready(Ok(ControlFlow::Break(CloseReason::Shutdown)));
+        return Poll::Ready(Ok(ControlFlow::Break(wire.live().told_why())));
     }
     if wire.is_eof() {
         let why = if idle {
@@ -223,8 +233,14 @@ where
     let limits = &settings.limits;
     if wire.live().requests() == 0 {
         wire.enter_until(Phase::Head, wire.live().since() + limits.head_timeout);
+        wire.show(if idle {
+            State::Idle
+        } else {
+            State::ReadingHead
+        });
     } else if idle {
-        wire.enter(Phase::Idle(limits.idle_timeout), limits.idle_timeout);
+        let timeout = wire.idle_timeout().unwrap_or(limits.idle_timeout);
+        wire.enter(Phase::Idle(timeout), timeout);
         wire.clear_desk();
     } else {
         wire.enter(Phase::Head, limits.head_timeout);
@@ -237,6 +253,7 @@ fn poll_service<Io, S, R>(
     cx: &mut Context<'_>,
     wire: &mut Wire<Io>,
     service: &mut S,
+    exchange: &mut Exchange,
     settings: &Settings,
 ) -> Poll<Result<Result<(), Failed>, Stop>>
 where
@@ -249,6 +266,7 @@ where
         }
         Err(panicked) => Poll::Ready(Ok(Err(Failed::Panicked(panicked)))),
         Ok(Poll::Pending) => {
+            exchange.show(wire.live());
             wire.enter(Phase::Ready, settings.limits.ready_timeout);
             Poll::Pending
         }
@@ -311,6 +329,8 @@ where
             send_interim(wire, codec, exchange, mail);
         }
         if intake.poll_feed(cx, wire, codec, exchange)?.is_pending() {
+            exchange.show(wire.live());
+            wire.show(State::Handling);
             return poll_absent(cx, wire, intake);
         }
     }
@@ -394,7 +414,7 @@ where
         Rest::Unread => exchange.close(CloseReason::BodyUnread),
     }
     if wire.told() > Told::Nothing {
-        exchange.close(CloseReason::Shutdown);
+        exchange.close(wire.live().told_why());
     }
     if wire.now() >= wire.retires() {
         exchange.close(CloseReason::MaxAge);
@@ -410,6 +430,7 @@ where
             };
             match codec.encode_head(&mut exchange.codec, reply, &mut wire.desk().output) {
                 Ok(encoder) => {
+                    wire.keep_idle(exchange.codec.keep_alive);
                     keep_map(wire, &mut head.headers);
                     let leaves_http = head.status == StatusCode::SWITCHING_PROTOCOLS
                         || exchange.codec.method == Kind::Connect && head.status.is_success();
@@ -499,6 +520,8 @@ where
             .poll_room(cx, settings.limits.write_buffer_bytes)?
             .is_pending()
         {
+            exchange.show(wire.live());
+            wire.show(State::Sending);
             // A reader of the request's body in another task isn't held up by a client that doesn't read.
             while intake.poll_feed(cx, wire, codec, exchange)?.is_ready() {}
             return Poll::Pending;
@@ -530,6 +553,8 @@ where
             Err(Panicked) => return break_off(CloseReason::Panicked),
             Ok(Poll::Pending) => {
                 if intake.poll_feed(cx, wire, codec, exchange)?.is_pending() {
+                    exchange.show(wire.live());
+                    wire.show(State::Sending);
                     return poll_absent(cx, wire, intake);
                 }
                 continue;
@@ -562,6 +587,8 @@ where
     wire.until(|cx, wire| {
         while intake.poll_feed(cx, wire, codec, exchange)?.is_ready() {}
         if matches!(intake.rest(limits), Rest::Held) {
+            exchange.show(wire.live());
+            wire.show(State::Draining);
             return poll_absent(cx, wire, intake);
         }
         Poll::Ready(Ok(()))
@@ -601,7 +628,10 @@ where
     exchange.close(why);
     encode_whole(wire, codec, &mut exchange, settings.failure(failed));
     let why = exchange.closes().unwrap_or(CloseReason::ServiceFailed);
-    Ending::Close { why, linger: true }
+    Ending::Close {
+        why,
+        linger: Linger::Long,
+    }
 }
 
 /// The end of the connection, and the account of it.
@@ -631,7 +661,7 @@ where
             why,
             is_framed: true,
         } => {
-            close(&mut wire, true, settings).await;
+            close(&mut wire, Linger::Long, settings).await;
             (why, Bytes::new())
         }
         Ending::BreakOff {
@@ -646,7 +676,7 @@ where
         }
         Ending::Refuse(reject, method) => {
             let (why, first_bytes) = refuse(&mut wire, codec, reject, method, settings);
-            close(&mut wire, true, settings).await;
+            close(&mut wire, Linger::Long, settings).await;
             (why, first_bytes)
         }
         Ending::HandOver(taker) => {
@@ -689,8 +719,11 @@ where
     };
     // A client that never said anything isn't told either: it may not even speak HTTP.
     if reject.reason() != Reason::HeadTimeout || got > 0 {
-        let mut exchange = Exchange::new(codec::Exchange::last(method), 0);
-        encode_whole(wire, codec, &mut exchange, settings.refusal(&reject));
+        let mut exchange = Exchange::last(method);
+        let answer = settings.refusal(&reject);
+        let live = wire.live().clone();
+        settings.tell_refused(&live, &reject, answer.status(), &wire.desk().input);
+        encode_whole(wire, codec, &mut exchange, answer);
     }
     (why, first_bytes)
 }
@@ -698,7 +731,7 @@ where
 /// Sends what is owed, says that nothing follows, and listens for a while if the peer may still be sending: to close
 /// a socket with unread bytes makes the kernel reset it, and a reset can destroy the answer on its way
 /// (RFC 9112 section 9.6).
-async fn close<Io>(wire: &mut Wire<Io>, linger: bool, settings: &Settings)
+async fn close<Io>(wire: &mut Wire<Io>, linger: Linger, settings: &Settings)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -715,16 +748,20 @@ where
     wire.leave_phase();
     let end = wire.now() + limits.linger_timeout;
     let mut left = limits.linger_bytes;
-    let mut lingers = linger;
+    let mut wait = match linger {
+        Linger::Not => Duration::ZERO,
+        Linger::Briefly => LINGER_BRIEFLY.min(limits.linger_idle_timeout),
+        Linger::Long => limits.linger_idle_timeout,
+    };
     while !wire.is_eof() && left > 0 {
         let read = wire.until(|cx, wire| {
             wire.desk().input.clear();
             match wire.poll_fill(cx)? {
                 Poll::Ready(read) => Poll::Ready(Ok(read)),
-                Poll::Pending if !lingers => Poll::Ready(Ok(0)),
+                Poll::Pending if wait.is_zero() => Poll::Ready(Ok(0)),
                 Poll::Pending => {
                     let left = end.saturating_duration_since(wire.now());
-                    wire.enter(Phase::Linger, limits.linger_idle_timeout.min(left));
+                    wire.enter(Phase::Linger, wait.min(left));
                     Poll::Pending
                 }
             }
@@ -733,7 +770,7 @@ where
             Ok(0) | Err(_) => return,
             Ok(read) => left = left.saturating_sub(read as u64),
         }
-        lingers = true;
+        wait = limits.linger_idle_timeout;
         wire.leave_phase();
     }
 }

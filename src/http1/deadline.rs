@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::conn::State;
 use crate::limits::Limits;
 
 /// What the connection waits for, where that has a fixed time.
@@ -22,6 +23,19 @@ pub(super) enum Phase {
     Drain,
     /// The next byte, or the end, of what a peer still sends to a closing connection.
     Linger,
+}
+
+impl Phase {
+    /// What a connection does in it.
+    pub(super) fn state(self) -> State {
+        match self {
+            Self::Idle(_) => State::Idle,
+            Self::Head => State::ReadingHead,
+            Self::Ready => State::Waiting,
+            Self::Drain => State::Draining,
+            Self::Linger => State::Closing,
+        }
+    }
 }
 
 /// A deadline that has passed.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
-use crate::conn::{Live, Told};
+use crate::conn::{CloseReason, Live, State, Told};
 use crate::limits::Limits;
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
@@ -38,8 +38,8 @@ pub(super) enum Stop {
     Io(io::ErrorKind),
     /// A deadline passed.
     Late(Late),
-    /// The server cuts its connections.
-    Cut,
+    /// The connection was told to end now.
+    Told(CloseReason),
 }
 
 impl From<io::Error> for Stop {
@@ -55,6 +55,8 @@ pub(super) struct Wire<Io> {
     desk: Option<Box<Desk>>,
     deadline: Deadline,
     live: Arc<Live>,
+    /// How long the connection may be idle, where a response said so.
+    idle_timeout: Option<Duration>,
     /// When the connection has been kept for long enough.
     retires: Instant,
     /// What the server has told this connection.
@@ -96,6 +98,7 @@ where
             desk: None,
             deadline: Deadline::new(limits),
             live,
+            idle_timeout: None,
             retires,
             told: Told::Nothing,
             has_mail: false,
@@ -143,7 +146,7 @@ where
         if told != self.told {
             self.told = told;
             return if told >= Told::Cut {
-                Park::Stop(Stop::Cut)
+                Park::Stop(Stop::Told(self.live.told_why()))
             } else {
                 Park::Again
             };
@@ -331,6 +334,19 @@ where
         self.retires
     }
 
+    /// How long it may be idle from here on, if that isn't the usual time.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    /// A response advertised so many seconds. What is enforced is one more, so that a client that goes by the
+    /// field never sends into a connection that is being closed.
+    pub(super) fn keep_idle(&mut self, advertised: Option<u32>) {
+        if let Some(seconds) = advertised {
+            self.idle_timeout = Some(Duration::from_secs(u64::from(seconds) + 1));
+        }
+    }
+
     pub(super) fn is_eof(&self) -> bool {
         self.eof
     }
@@ -338,8 +354,17 @@ where
     /// A phase begins; time spent in it so far counts if it is under way already.
     pub(super) fn enter(&mut self, phase: Phase, allowed: Duration) {
         if self.deadline.phase() != Some(phase) {
-            let due = self.now() + allowed;
-            self.deadline.set(phase, due);
+            let now = self.now();
+            self.deadline.set(phase, now + allowed);
+            self.live.enter(phase.state(), now);
+        }
+    }
+
+    /// What the connection is about to wait for, where that isn't a phase of its own.
+    pub(super) fn show(&mut self, state: State) {
+        if self.live.state() != state {
+            let now = self.now();
+            self.live.enter(state, now);
         }
     }
 

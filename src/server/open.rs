@@ -1,18 +1,21 @@
 //! What is open: each connection from its accept to its one report. The table is locked when a connection opens and
-//! closes, and when all are told something; never in between.
+//! closes, when all are told something, and when somebody looks; never per request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::conn::{CloseReason, Conn, ConnInfo, ConnReport, Live, Told};
+use super::handle::{ConnView, Phase};
+use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, State, Told};
 use crate::shutdown::{Oldest, Report};
 
 pub(super) type OnClose = Box<dyn Fn(&ConnReport) + Send + Sync>;
@@ -21,14 +24,22 @@ pub(super) type OnClose = Box<dyn Fn(&ConnReport) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Open {
     table: Mutex<Table>,
-    /// Told of each close; only the server's own task waits for it.
+    count: AtomicUsize,
+    max: AtomicUsize,
+    phase: AtomicU8,
+    /// Told of each close.
     closed: Notify,
-    on_close: Option<OnClose>,
+    /// Somebody with a handle wants the server to stop.
+    stop: Notify,
+    on_close: OnceLock<OnClose>,
 }
 
 #[derive(Default)]
 struct Table {
     connections: HashMap<u64, Entry>,
+    /// The longest idle when that was last looked up, the oldest first. Whoever became idle later is younger, so as
+    /// long as one of these is still idle it is the oldest of all.
+    oldest_idle: VecDeque<(u64, Instant)>,
     /// What was said to all, and is said to whoever comes later.
     told: Told,
     report: Report,
@@ -40,16 +51,39 @@ struct Entry {
     info: ConnInfo,
 }
 
+/// How many of the longest idle are looked up at once, so that the search through all is shared by many accepts.
+const IDLE_AT_ONCE: usize = 256;
+
 impl Open {
-    pub(super) fn new(on_close: Option<OnClose>) -> Arc<Self> {
-        Arc::new(Self {
-            on_close,
-            ..Self::default()
-        })
+    /// The server begins to serve.
+    pub(super) fn begin(&self, max: usize, on_close: Option<OnClose>) {
+        self.max.store(max, Relaxed);
+        if let Some(on_close) = on_close {
+            let _ = self.on_close.set(on_close);
+        }
+        self.enter_phase(Phase::Serving);
+    }
+
+    pub(super) fn enter_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let phase = Phase::ALL.get(usize::from(self.phase.load(Relaxed)));
+        phase.copied().unwrap_or(Phase::Stopped)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lock().connections.len()
+        self.count.load(Relaxed)
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.max.load(Relaxed)
+    }
+
+    /// Nine tenths of the places are taken, so that it is time to make room.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.count() > self.max() - self.max() / 10
     }
 
     /// Enters a connection.
@@ -59,7 +93,7 @@ impl Open {
         let id = info.id;
         let mut table = self.lock();
         if table.told > Told::Nothing {
-            live.tell(table.told);
+            live.tell(table.told, By::Shutdown);
         }
         table.report.connections += 1;
         let entry = Entry {
@@ -67,6 +101,7 @@ impl Open {
             info,
         };
         table.connections.insert(id, entry);
+        self.count.store(table.connections.len(), Relaxed);
         drop(table);
         Ticket {
             id,
@@ -79,49 +114,101 @@ impl Open {
     pub(super) fn tell(&self, told: Told) {
         let mut table = self.lock();
         table.told = told;
-        let all: Vec<_> = table
-            .connections
-            .values()
-            .map(|entry| entry.live.clone())
-            .collect();
+        let all = table.all();
         // A waker may run anything, even what closes a connection.
         drop(table);
         for live in all {
-            live.tell(told);
+            live.tell(told, By::Shutdown);
         }
     }
 
-    /// Waits until another connection has closed, perhaps since this was asked last.
+    /// Tells one; `false`: it isn't open.
+    pub(super) fn tell_one(&self, id: u64, told: Told) -> bool {
+        let live = self.lock().connections.get(&id).map(|one| one.live.clone());
+        let is_open = live.is_some();
+        if let Some(live) = live {
+            live.tell(told, By::Operator);
+        }
+        is_open
+    }
+
+    /// Closes the connection that has been idle for longest; `false`: none is idle.
+    pub(super) fn evict(&self) -> bool {
+        let oldest = self.lock().oldest_idle();
+        let found = oldest.is_some();
+        if let Some(live) = oldest {
+            live.tell(Told::Drain, By::Room);
+        }
+        found
+    }
+
+    /// Asks the server to stop.
+    pub(super) fn ask_to_stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Waits until somebody asks for that.
+    pub(super) async fn stop_asked(self: Arc<Self>) {
+        self.stop.notified().await;
+    }
+
+    /// Waits until another connection has closed after this was called.
     pub(super) async fn closed(&self) {
         self.closed.notified().await;
     }
 
     /// Waits until none is open.
     pub(super) async fn emptied(&self) {
-        while self.count() > 0 {
-            self.closed().await;
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            closed.await;
         }
     }
 
     /// How many are open, and the one that is open for longest.
     pub(super) fn oldest(&self) -> (usize, Option<Oldest>) {
         let table = self.lock();
-        let oldest = table
-            .connections
-            .values()
-            .min_by_key(|entry| entry.live.since())
-            .map(|entry| Oldest {
-                peer: entry.info().peer.clone(),
-                age: entry.live.since().elapsed(),
-                requests: entry.live.requests(),
-            });
+        let entries = table.connections.values();
+        let oldest = entries.min_by_key(|entry| entry.live.since());
+        let oldest = oldest.map(|entry| Oldest {
+            peer: entry.info().peer.clone(),
+            age: entry.live.since().elapsed(),
+            requests: entry.live.requests(),
+            state: entry.live.state(),
+            request: entry.live.request(),
+        });
         (table.connections.len(), oldest)
+    }
+
+    /// All that are open, in the order in which they were accepted.
+    pub(super) fn views(&self) -> Vec<ConnView> {
+        let table = self.lock();
+        let mut views: Vec<_> = table.connections.values().map(Entry::view).collect();
+        drop(table);
+        views.sort_unstable_by_key(|view| view.info.id);
+        views
+    }
+
+    /// The states of all that are open.
+    pub(super) fn states(&self) -> Vec<State> {
+        let all = self.lock().all();
+        all.iter().map(|live| live.state()).collect()
+    }
+
+    /// The account of all that have closed.
+    pub(super) fn so_far(&self) -> Report {
+        self.lock().report.clone()
     }
 
     /// The account of all; what is still open counts as cut.
     pub(super) fn report(&self, accept_errors: u64) -> Report {
         let mut table = self.lock();
         let left: Vec<_> = table.connections.drain().map(|(_, entry)| entry).collect();
+        self.count.store(0, Relaxed);
         for entry in left {
             let report = entry.report(CloseReason::Cut);
             table.report.add(&report);
@@ -137,11 +224,12 @@ impl Open {
         let Some(entry) = table.connections.remove(&id) else {
             return; // It was given up, and is in the account as cut.
         };
+        self.count.store(table.connections.len(), Relaxed);
         let report = end.unwrap_or_else(|reason| entry.report(reason));
         table.report.add(&report);
         drop(table);
-        self.closed.notify_one();
-        if let Some(on_close) = &self.on_close {
+        self.closed.notify_waiters();
+        if let Some(on_close) = self.on_close.get() {
             // It runs within another's task, or while that unwinds.
             let _ = catch_unwind(AssertUnwindSafe(|| on_close(&report)));
         }
@@ -160,9 +248,66 @@ impl fmt::Debug for Open {
     }
 }
 
+impl Table {
+    fn all(&self) -> Vec<Arc<Live>> {
+        let entries = self.connections.values();
+        entries.map(|entry| entry.live.clone()).collect()
+    }
+
+    /// The connection that has been idle for longest, once.
+    fn oldest_idle(&mut self) -> Option<Arc<Live>> {
+        if self.oldest_idle.is_empty() {
+            self.find_idle();
+        }
+        while let Some((id, since)) = self.oldest_idle.pop_front() {
+            let entry = self.connections.get(&id);
+            // Idle for the same reason as when it was looked up, not again.
+            if let Some(entry) = entry.filter(|entry| entry.idle_since() == Some(since)) {
+                return Some(entry.live.clone());
+            }
+            if self.oldest_idle.is_empty() {
+                self.find_idle();
+            }
+        }
+        None
+    }
+
+    fn find_idle(&mut self) {
+        let idle = |(id, entry): (&u64, &Entry)| Some((*id, entry.idle_since()?));
+        let mut idle: Vec<_> = self.connections.iter().filter_map(idle).collect();
+        if idle.len() > IDLE_AT_ONCE {
+            idle.select_nth_unstable_by_key(IDLE_AT_ONCE, |(_, since)| *since);
+            idle.truncate(IDLE_AT_ONCE);
+        }
+        idle.sort_unstable_by_key(|(_, since)| *since);
+        self.oldest_idle = idle.into();
+    }
+}
+
 impl Entry {
     fn info(&self) -> &ConnInfo {
         self.live.info().unwrap_or(&self.info)
+    }
+
+    /// Since when it is idle, if it is and wasn't told to end.
+    fn idle_since(&self) -> Option<Instant> {
+        let (state, since) = self.live.doing();
+        (state == State::Idle && self.live.told() < Told::Drain).then_some(since)
+    }
+
+    fn view(&self) -> ConnView {
+        let (state, since) = self.live.doing();
+        let (bytes_in, bytes_out) = self.live.bytes();
+        ConnView {
+            info: self.info().clone(),
+            age: self.live.since().elapsed(),
+            requests: self.live.requests(),
+            bytes_in,
+            bytes_out,
+            state,
+            in_state: since.elapsed(),
+            request: self.live.request(),
+        }
     }
 
     fn report(&self, reason: CloseReason) -> ConnReport {
@@ -233,7 +378,7 @@ where
             let (told, _) = this.ticket.live.watch(cx);
             *this.seen = Some(told);
             if told == Told::Abort {
-                this.ticket.close(Err(CloseReason::Cut));
+                this.ticket.close(Err(this.ticket.live.told_why()));
                 return Poll::Ready(());
             }
         }

@@ -593,11 +593,13 @@ async fn run_script(steps: Vec<Option<i32>>, time: Duration) -> (Report, Vec<Dur
         }),
         stack: service_fn(talk),
         spawn: |task| drop(tokio::spawn(task)),
-        open: Open::new(None),
-        max_connections: 1000,
+        open: Arc::default(),
+        on_accept_error: None,
+        told_error: None,
         pace: Pace::default(),
         last_id: 0,
     };
+    run.open.begin(1000, None);
     let report = run.until_stopped(shutdown, trigger).await.unwrap();
     let asked = asked.lock().unwrap();
     let pauses = asked.windows(2).map(|two| two[1] - two[0]).collect();

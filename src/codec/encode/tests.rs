@@ -17,6 +17,7 @@ fn exchange() -> Exchange {
         close: None,
         expects_continue: false,
         upgrade: false,
+        keep_alive: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Leaving HTTP: after `101 Switching Protocols`, or a successful `CONNECT`, the socket belongs to the handler.
 //! Nothing is handed over before the response is on the wire, and bytes that came early travel with the socket, in order.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
-use crate::conn::Live;
+use crate::conn::{CloseReason, Live, Told};
 
 /// Takes from a request the promise of its socket, if it offers to leave HTTP.
 ///
@@ -50,6 +52,46 @@ pub fn on<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
 /// A future of the socket; see [`on`]. Dropping it gives the socket up.
 #[derive(Debug)]
 pub struct OnUpgrade(oneshot::Receiver<Upgraded>);
+
+impl OnUpgrade {
+    /// Spawns a task that `talk`s on the socket once there is one, and is dropped when the connection is cut.
+    ///
+    /// The connection counts as open until the socket is dropped. `stop` tells when it should end.
+    ///
+    /// ```
+    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// # fn handler(request: &mut http::Request<wharf::Body>) -> Option<()> {
+    /// wharf::upgrade::on(request)?.spawn(|mut socket, stop| async move {
+    ///     loop {
+    ///         tokio::select! {
+    ///             byte = socket.read_u8() => { let Ok(byte) = byte else { return }; let _ = socket.write_u8(byte).await; }
+    ///             () = stop.draining() => { let _ = socket.write_all(b"bye").await; return }
+    ///         }
+    ///     }
+    /// });
+    /// # Some(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn spawn<F, T>(self, talk: F) -> JoinHandle<()>
+    where
+        F: FnOnce(Upgraded, Stop) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        tokio::spawn(async move {
+            let Ok(socket) = self.await else { return };
+            let stop = socket.stop();
+            let cut = stop.clone();
+            tokio::select! {
+                () = talk(socket, stop) => {}
+                () = cut.cut() => {}
+            }
+        })
+    }
+}
 
 impl Future for OnUpgrade {
     type Output = Result<Upgraded, NotUpgraded>;
@@ -90,12 +132,14 @@ impl Promise {
     }
 }
 
-/// A socket that has left HTTP. Its connection counts as open until this is dropped.
+/// A socket that has left HTTP. Its connection counts as open until this is dropped: a shutdown waits for it, and tells
+/// it by [`stop`](Upgraded::stop).
 pub struct Upgraded {
     io: Box<dyn Socket>,
     early: Bytes,
     live: Arc<Live>,
-    _open: oneshot::Sender<()>,
+    told: watch::Receiver<Told>,
+    _open: oneshot::Sender<Infallible>,
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -103,21 +147,92 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Socket for Io {}
 
 impl Upgraded {
-    /// The socket, and what resolves when it is dropped.
-    pub(crate) fn new<Io>(io: Io, early: Bytes, live: Arc<Live>) -> (Self, oneshot::Receiver<()>)
+    /// The socket, and what the connection keeps of it.
+    pub(crate) fn new<Io>(io: Io, early: Bytes, live: Arc<Live>) -> (Self, Kept)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let (tell, told) = watch::channel(Told::Nothing);
         let (open, closed) = oneshot::channel();
-        (
-            Self {
-                io: Box::new(io),
-                early,
-                live,
-                _open: open,
-            },
+        let kept = Kept {
+            live: live.clone(),
+            tell,
             closed,
-        )
+        };
+        let upgraded = Self {
+            io: Box::new(io),
+            early,
+            live,
+            told,
+            _open: open,
+        };
+        (upgraded, kept)
+    }
+
+    /// What tells when the server shuts down, or wants this connection to end for another reason.
+    pub fn stop(&self) -> Stop {
+        Stop(self.told.clone())
+    }
+
+    /// Once the connection is cut nothing passes any more.
+    fn check(&self) -> io::Result<()> {
+        if self.live.told() < Told::Cut {
+            return Ok(());
+        }
+        let cut = "the server cut the connection at the end of its shutdown";
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, cut))
+    }
+}
+
+/// Tells the user of an [`Upgraded`] socket when to end.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<Told>);
+
+impl Stop {
+    /// Waits until the connection is asked to end: say goodbye in the protocol's own way (a WebSocket's close frame).
+    ///
+    /// Cancel safe.
+    pub async fn draining(&self) {
+        self.told(Told::Drain).await;
+    }
+
+    /// Waits until the connection is cut: nothing can be sent any more.
+    ///
+    /// Cancel safe.
+    pub async fn cut(&self) {
+        self.told(Told::Cut).await;
+    }
+
+    async fn told(&self, least: Told) {
+        // An error says that the connection is gone, which is the end as well.
+        let _ = self.0.clone().wait_for(|told| *told >= least).await;
+    }
+}
+
+/// What the connection keeps of a socket that it gave away.
+pub(crate) struct Kept {
+    live: Arc<Live>,
+    tell: watch::Sender<Told>,
+    closed: oneshot::Receiver<Infallible>,
+}
+
+impl Kept {
+    /// Waits until nobody has the socket, and passes on what the connection is told.
+    pub(crate) async fn closed(mut self) -> CloseReason {
+        poll_fn(|cx| {
+            let (told, _) = self.live.watch(cx);
+            self.tell.send_if_modified(|before| {
+                let grows = told > *before;
+                *before = told.max(*before);
+                grows
+            });
+            if told >= Told::Cut {
+                return Poll::Ready(self.live.told_why());
+            }
+            let closed = Pin::new(&mut self.closed).poll(cx);
+            closed.map(|_| CloseReason::Upgraded)
+        })
+        .await
     }
 }
 
@@ -135,6 +250,7 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         if !self.early.is_empty() {
             let count = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..count]);
@@ -154,6 +270,7 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.live.count_out(written);
         Poll::Ready(Ok(written))
@@ -164,6 +281,7 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
         self.live.count_out(written);
         Poll::Ready(Ok(written))

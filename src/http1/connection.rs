@@ -679,10 +679,7 @@ where
             close(&mut wire, Linger::Long, settings).await;
             (why, first_bytes)
         }
-        Ending::HandOver(taker) => {
-            hand_over(wire, taker).await;
-            (CloseReason::Upgraded, Bytes::new())
-        }
+        Ending::HandOver(taker) => (hand_over(wire, taker).await, Bytes::new()),
     };
     // Whoever still waits to send something is told that it is too late.
     drop(live.take_last_mail(u64::MAX));
@@ -776,23 +773,25 @@ where
 }
 
 /// Gives the socket away, once the response that says so is on the wire, and waits for its end: until then the
-/// connection counts as open.
-async fn hand_over<Io>(mut wire: Wire<Io>, taker: Option<tokio::sync::oneshot::Sender<Upgraded>>)
+/// connection counts as open, and what it is told is passed on.
+async fn hand_over<Io>(
+    mut wire: Wire<Io>,
+    taker: Option<tokio::sync::oneshot::Sender<Upgraded>>,
+) -> CloseReason
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    if wire
-        .until(|cx, wire| wire.poll_flush(cx).map_err(Stop::from))
-        .await
-        .is_err()
-    {
-        wire.live().abort();
-        return;
-    }
     let live = wire.live().clone();
-    let (io, early) = wire.into_rest();
-    let (upgraded, closed) = Upgraded::new(io, early, live);
-    if taker.is_some_and(|taker| taker.send(upgraded).is_ok()) {
-        let _ = closed.await;
+    let flushed = wire.until(|cx, wire| wire.poll_flush(cx).map_err(Stop::from));
+    if flushed.await.is_err() {
+        live.abort();
+        return CloseReason::Upgraded;
     }
+    wire.show(State::Upgraded);
+    let (io, early) = wire.into_rest();
+    let (upgraded, kept) = Upgraded::new(io, early, live);
+    if taker.is_some_and(|taker| taker.send(upgraded).is_ok()) {
+        return kept.closed().await;
+    }
+    CloseReason::Upgraded
 }

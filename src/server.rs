@@ -28,7 +28,8 @@ use open::{OnClose, Open, Task};
 
 pub use handle::{ConnView, Handle, Phase};
 
-/// How long an idle connection is left open when the server stops, for a request that is on its way.
+/// How long an idle connection is left open when the server stops, for a request that is on its way; at most half of
+/// the time there is.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long connections have for their own end after they were told that they are cut.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -291,7 +292,7 @@ where
             }
             open.enter_phase(Phase::Draining);
             let drained = Instant::now() + drain;
-            let grace = drained.min(Instant::now() + GRACE);
+            let grace = Instant::now() + GRACE.min(drain / 2);
             if failed.is_none() {
                 failed = timeout_at(grace, self.accept_queued()).await.ok().flatten();
             }

@@ -27,6 +27,7 @@ mod connection;
 mod deadline;
 mod exchange;
 mod intake;
+mod pipeline;
 mod refused;
 mod wire;
 
@@ -62,6 +63,8 @@ struct Settings {
     on_reject: Option<Answer<Reject>>,
     on_error: Option<Answer<BoxError>>,
     on_refused: Option<Arc<OnRefused>>,
+    /// How many safe requests of a connection are handled at the same time; up to 1: one after the other.
+    pipelined: usize,
 }
 
 type OnRefused = dyn Fn(&Refused<'_>) + Send + Sync;
@@ -107,6 +110,22 @@ impl<M> Http<M> {
             settings: self.settings,
             codec,
         }
+    }
+
+    /// Handles up to `most` (at most 256) pipelined requests of a connection at the same time. Off by default.
+    ///
+    /// Answers leave in the order of the requests. Only safe requests without a body share (RFC 9110 section 9.2.1, RFC 9112
+    /// section 9.3.2); any other waits until those before it are answered, and is then handled alone. Each of them takes a readiness
+    /// of the service, and a boxed future. An interim response ([`interim`](crate::interim)) is sent only while its request is the
+    /// next to be answered.
+    ///
+    /// ```
+    /// let http = wharf::Http::new().concurrent_pipelining(8);
+    /// # let _ = http;
+    /// ```
+    pub fn concurrent_pipelining(mut self, most: usize) -> Self {
+        Arc::make_mut(&mut self.settings).pipelined = most.min(256);
+        self
     }
 
     /// Your own words for a request that is refused before any handler sees it. The container adds

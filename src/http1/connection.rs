@@ -20,6 +20,7 @@ use super::Settings;
 use super::deadline::Phase;
 use super::exchange::{Ending, Exchange, Linger};
 use super::intake::{Intake, Rest, say_continue};
+use super::pipeline;
 use super::wire::{Stop, Wire, empty_parts};
 use crate::body::Body;
 use crate::codec::{self, Codec, EncodeBody, Head, Kind, Length, Reply};
@@ -83,20 +84,12 @@ where
     B: http_body::Body,
     B::Error: Into<BoxError>,
 {
-    let limits = &settings.limits;
-    if wire.owed() >= limits.write_buffer_bytes {
-        wire.until(|cx, wire| {
-            wire.poll_room(cx, limits.write_buffer_bytes)
-                .map_err(Stop::from)
-        })
-        .await?;
-    }
-
+    make_room(wire, settings).await?;
     let Head {
         exchange,
         length,
         decoder,
-    } = next_head(wire, codec, settings).await?;
+    } = next_head(wire, codec, intake, settings).await?;
     wire.leave_phase();
     wire.live().count_request();
     let number = wire.live().requests();
@@ -109,6 +102,14 @@ where
         return Err(service_failed(wire, codec, exchange, failed, settings));
     }
     wire.leave_phase();
+
+    if settings.pipelined > 1 && pipeline::may_share(&exchange, &wire.desk().parts.method, length) {
+        let first = (exchange, decoder);
+        return Box::pin(pipeline::answer(
+            wire, codec, service, intake, settings, first,
+        ))
+        .await;
+    }
 
     // The request is never a local of this future, which would keep its bytes across every wait.
     let answer = {
@@ -142,7 +143,7 @@ where
     }
     sending.set(None);
 
-    if !matches!(intake.rest(limits), Rest::Nothing) {
+    if !matches!(intake.rest(&settings.limits), Rest::Nothing) {
         settle(wire, codec, intake, &mut exchange, settings).await?;
     }
     intake.finish();
@@ -156,17 +157,35 @@ where
     }
 }
 
+/// Waits until no more is owed than may be: a client that doesn't read is not served beyond it.
+#[inline(always)]
+pub(super) async fn make_room<Io>(wire: &mut Wire<Io>, settings: &Settings) -> Result<(), Stop>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let most = settings.limits.write_buffer_bytes;
+    if wire.owed() < most {
+        return Ok(());
+    }
+    wire.until(|cx, wire| wire.poll_room(cx, most).map_err(Stop::from))
+        .await
+}
+
 /// Decodes the next head, reading what it takes.
 #[inline(always)]
 async fn next_head<Io, C>(
     wire: &mut Wire<Io>,
     codec: &mut C,
+    intake: &mut Intake<C::Decoder>,
     settings: &Settings,
 ) -> Result<Head<C::Decoder>, Ending>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
     C: Codec,
 {
+    if let Some(ahead) = intake.ahead.take() {
+        return Ok(*ahead);
+    }
     loop {
         if let Some(head) = decode_head(wire, codec)? {
             return Ok(head);
@@ -182,7 +201,7 @@ where
 }
 
 /// Takes a head from what was read.
-fn decode_head<Io, C>(
+pub(super) fn decode_head<Io, C>(
     wire: &mut Wire<Io>,
     codec: &mut C,
 ) -> Result<Option<Head<C::Decoder>>, Ending>
@@ -274,7 +293,7 @@ where
 }
 
 /// Makes the request of the head that was just decoded.
-fn open<Io, D>(
+pub(super) fn open<Io, D>(
     wire: &mut Wire<Io>,
     intake: &mut Intake<D>,
     exchange: &mut Exchange,
@@ -337,7 +356,7 @@ where
 }
 
 /// Nothing to do but to notice a client that goes away: pending, but for an abort.
-fn poll_absent<Io, D, T>(
+pub(super) fn poll_absent<Io, D, T>(
     cx: &mut Context<'_>,
     wire: &mut Wire<Io>,
     intake: &Intake<D>,
@@ -353,8 +372,12 @@ where
 }
 
 /// Encodes what the handler asked to be sent before its response.
-fn send_interim<Io, C>(wire: &mut Wire<Io>, codec: &mut C, exchange: &Exchange, mail: Vec<Message>)
-where
+pub(super) fn send_interim<Io, C>(
+    wire: &mut Wire<Io>,
+    codec: &mut C,
+    exchange: &Exchange,
+    mail: Vec<Message>,
+) where
     Io: AsyncRead + AsyncWrite + Unpin,
     C: Codec,
 {
@@ -375,7 +398,7 @@ where
 
 pin_project! {
     /// A response on its way out.
-    struct Sending<B, E> {
+    pub(super) struct Sending<B, E> {
         #[pin]
         body: B,
         encoder: E,
@@ -384,7 +407,7 @@ pin_project! {
 
 /// Decides whether the connection can go on and encodes the response's head; what is left is its body, if it has
 /// one that must be polled.
-fn begin<Io, C, B>(
+pub(super) fn begin<Io, C, B>(
     wire: &mut Wire<Io>,
     codec: &mut C,
     intake: &Intake<C::Decoder>,
@@ -451,14 +474,15 @@ where
     Ok(None)
 }
 
-/// The response's field map serves the next request, if it is larger than the one that is there.
+/// The response's field map serves the next request, if it is larger than the one that is there and that isn't in use by
+/// a head that was read ahead.
 fn keep_map<Io>(wire: &mut Wire<Io>, fields: &mut http::HeaderMap)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     const MOST: usize = 128;
     let next = &mut wire.desk().parts.headers;
-    if fields.capacity() > next.capacity() && fields.capacity() <= MOST {
+    if fields.capacity() > next.capacity() && fields.capacity() <= MOST && next.is_empty() {
         fields.clear();
         std::mem::swap(next, fields);
     }
@@ -498,7 +522,7 @@ fn encode_whole<Io, C>(
 }
 
 /// Polls the response's body and encodes it as there is room; the request's body may still be read meanwhile.
-fn poll_send<Io, C, B>(
+pub(super) fn poll_send<Io, C, B>(
     cx: &mut Context<'_>,
     sending: Pin<&mut Sending<B, C::Encoder>>,
     wire: &mut Wire<Io>,

@@ -11,13 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::exchange::Exchange;
 use super::wire::{Stop, Wire};
 use crate::body::{Body, Origin, Reading, Slot};
-use crate::codec::{Codec, DecodeBody, Length, Piece};
+use crate::codec::{Codec, DecodeBody, Head, Length, Piece};
 use crate::conn::CloseReason;
 use crate::error::{Reason, Reject};
 use crate::limits::Limits;
 
 /// The body of the request under way, if the connection still has to do with it.
 pub(super) struct Intake<D> {
+    /// A head that was read before its turn.
+    pub(super) ahead: Option<Box<Head<D>>>,
     body: Option<Incoming<D>>,
     /// The slot of the last body, for the next one.
     spare: Option<Arc<Slot>>,
@@ -48,6 +50,7 @@ pub(super) enum Rest {
 impl<D> Default for Intake<D> {
     fn default() -> Self {
         Self {
+            ahead: None,
             body: None,
             spare: None,
             starved: false,

@@ -31,6 +31,9 @@ mod pipeline;
 mod refused;
 mod wire;
 
+use wire::Wire;
+
+pub use pipeline::{ConcurrentPipelining, PipelinedHttp1};
 pub use refused::Refused;
 
 /// HTTP/1 between the connection plane and the request plane.
@@ -63,8 +66,6 @@ struct Settings {
     on_reject: Option<Answer<Reject>>,
     on_error: Option<Answer<BoxError>>,
     on_refused: Option<Arc<OnRefused>>,
-    /// How many safe requests of a connection are handled at the same time; up to 1: one after the other.
-    pipelined: usize,
 }
 
 type OnRefused = dyn Fn(&Refused<'_>) + Send + Sync;
@@ -110,22 +111,6 @@ impl<M> Http<M> {
             settings: self.settings,
             codec,
         }
-    }
-
-    /// Handles up to `most` (at most 256) pipelined requests of a connection at the same time. Off by default.
-    ///
-    /// Answers leave in the order of the requests. Only safe requests without a body share (RFC 9110 section 9.2.1, RFC 9112
-    /// section 9.3.2); any other waits until those before it are answered, and is then handled alone. Each of them takes a readiness
-    /// of the service, and a boxed future. An interim response ([`interim`](crate::interim)) is sent only while its request is the
-    /// next to be answered.
-    ///
-    /// ```
-    /// let http = wharf::Http::new().concurrent_pipelining(8);
-    /// # let _ = http;
-    /// ```
-    pub fn concurrent_pipelining(mut self, most: usize) -> Self {
-        Arc::make_mut(&mut self.settings).pipelined = most.min(256);
-        self
     }
 
     /// Your own words for a request that is refused before any handler sees it. The container adds
@@ -200,6 +185,21 @@ impl<M> Http<M> {
         PerConnection { http: self, target }
     }
 
+    /// Handles up to `most` pipelined requests of a connection at the same time; see [`ConcurrentPipelining`].
+    ///
+    /// ```
+    /// use tower::ServiceBuilder;
+    /// use wharf::{Body, Http};
+    ///
+    /// let stack = ServiceBuilder::new()
+    ///     .layer(Http::new().concurrent_pipelining(8))
+    ///     .service_fn(|_: http::Request<Body>| async { Ok::<_, wharf::BoxError>(http::Response::new(Body::from("hello"))) });
+    /// # let _ = |conn: wharf::Conn<tokio::io::DuplexStream>| tower::ServiceExt::oneshot(stack, conn);
+    /// ```
+    pub fn concurrent_pipelining(self, most: usize) -> ConcurrentPipelining<M> {
+        ConcurrentPipelining { http: self, most }
+    }
+
     /// Serves one connection over any stream, to its end: for tests, benchmarks and embedding.
     ///
     /// Dropping the future drops the connection and whatever handler runs on it.
@@ -241,6 +241,16 @@ impl<M> fmt::Debug for Http<M> {
 }
 
 impl Settings {
+    /// The socket of a connection, ready for its life.
+    fn wire<Io>(&self, conn: Conn<Io>) -> Wire<Io>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (io, live) = conn.seal();
+        let retires = live.since() + self.lifetime(live.id());
+        Wire::new(io, live, retires, &self.limits)
+    }
+
     /// How long the connection with this id is kept: the limit give or take a tenth, so that connections made
     /// together don't end together.
     fn lifetime(&self, id: u64) -> Duration {

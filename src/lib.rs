@@ -29,7 +29,10 @@ pub use conn::{
     Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, RequestLine, State,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
-pub use http1::{Http, Http1, MakeHttp1, PerConnection, Refused, serve_connection};
+pub use http1::{
+    ConcurrentPipelining, Http, Http1, MakeHttp1, PerConnection, PipelinedHttp1, Refused,
+    serve_connection,
+};
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};

@@ -41,19 +41,25 @@ struct Told {
     report: ConnReport,
 }
 
-fn connect(http: Http, room: usize) -> (DuplexStream, Log, JoinHandle<ConnReport>) {
+/// `most` of zero is the plain `Http`.
+fn connect(most: usize, room: usize) -> (DuplexStream, Log, JoinHandle<ConnReport>) {
     let (client, server) = duplex(64 * 1024);
     let log = Log::default();
     let shared = log.clone();
     let service = ServiceBuilder::new()
         .concurrency_limit(room)
         .service(service_fn(move |request| wait(request, shared.clone())));
-    let connection = http.connection(server.into(), service).unwrap();
-    (client, log, tokio::spawn(connection))
+    let connection = if most == 0 {
+        tokio::spawn(Http::new().connection(server.into(), service).unwrap())
+    } else {
+        let http = Http::new().concurrent_pipelining(most);
+        tokio::spawn(http.connection(server.into(), service).unwrap())
+    };
+    (client, log, connection)
 }
 
-async fn tell(http: Http, room: usize, requests: &str) -> Told {
-    let (mut client, log, connection) = connect(http, room);
+async fn tell(most: usize, room: usize, requests: &str) -> Told {
+    let (mut client, log, connection) = connect(most, room);
     let begun = Instant::now();
     client.write_all(requests.as_bytes()).await.unwrap();
     client.shutdown().await.unwrap();
@@ -82,15 +88,11 @@ fn gets(paths: &[&str]) -> String {
     paths.iter().map(get).collect()
 }
 
-fn concurrent() -> Http {
-    Http::new().concurrent_pipelining(4)
-}
-
 const PLENTY: usize = 100;
 
 #[tokio::test(start_paused = true)]
 async fn handlers_run_side_by_side_and_their_answers_leave_in_order() {
-    let told = tell(concurrent(), PLENTY, &gets(&["/300", "/100", "/200"])).await;
+    let told = tell(4, PLENTY, &gets(&["/300", "/100", "/200"])).await;
     assert_eq!(told.answers, ["/300", "/100", "/200"]);
     assert_eq!(told.took, Duration::from_millis(300));
     assert_eq!(
@@ -105,7 +107,7 @@ async fn handlers_run_side_by_side_and_their_answers_leave_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_off_by_default() {
-    let told = tell(Http::new(), PLENTY, &gets(&["/300", "/100"])).await;
+    let told = tell(0, PLENTY, &gets(&["/300", "/100"])).await;
     assert_eq!(told.took, Duration::from_millis(400));
     assert_eq!(told.log, ["+/300", "-/300", "+/100", "-/100"]);
 }
@@ -113,8 +115,7 @@ async fn it_is_off_by_default() {
 #[tokio::test(start_paused = true)]
 async fn no_more_run_than_were_allowed() {
     for (most, took) in [(1, 400), (2, 200), (3, 200), (4, 100), (5, 100)] {
-        let http = Http::new().concurrent_pipelining(most);
-        let told = tell(http, PLENTY, &gets(&["/100"; 4])).await;
+        let told = tell(most, PLENTY, &gets(&["/100"; 4])).await;
         assert_eq!(told.took, Duration::from_millis(took), "{most}");
         let running = told.log.iter().scan(0, |running, what| {
             *running += if what.starts_with('+') { 1 } else { -1 };
@@ -132,7 +133,7 @@ async fn whatever_is_not_safe_or_has_a_body_is_a_barrier() {
     let offer = "GET /100 HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
     for barrier in [post, delete, get_with_body, offer] {
         let requests = gets(&["/201", "/202"]) + barrier + &gets(&["/203", "/204"]);
-        let told = tell(concurrent(), PLENTY, &requests).await;
+        let told = tell(4, PLENTY, &requests).await;
         assert_eq!(told.answers, ["/201", "/202", "/100", "/203", "/204"]);
         assert_eq!(
             told.took,
@@ -141,23 +142,23 @@ async fn whatever_is_not_safe_or_has_a_body_is_a_barrier() {
         );
     }
     let head = "HEAD /100 HTTP/1.1\r\nhost: a\r\n\r\n";
-    let told = tell(concurrent(), PLENTY, &(gets(&["/100"]) + head)).await;
+    let told = tell(4, PLENTY, &(gets(&["/100"]) + head)).await;
     assert_eq!((told.answers[1].as_str(), told.took.as_millis()), ("", 100));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_without_room_is_waited_for_in_turn() {
-    let told = tell(concurrent(), 2, &gets(&["/100", "/100", "/100", "/100"])).await;
+    let told = tell(4, 2, &gets(&["/100", "/100", "/100", "/100"])).await;
     assert_eq!(told.answers.len(), 4);
     assert_eq!(told.took, Duration::from_millis(200));
-    let told = tell(concurrent(), 1, &gets(&["/100", "/100"])).await;
+    let told = tell(4, 1, &gets(&["/100", "/100"])).await;
     assert_eq!(told.took, Duration::from_millis(200));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_refused_is_refused_in_its_place() {
     let requests = gets(&["/100", "/50"]) + "GET bad HTTP/1.1\r\n\r\n" + &gets(&["/1"]);
-    let told = tell(concurrent(), PLENTY, &requests).await;
+    let told = tell(4, PLENTY, &requests).await;
     assert_eq!(told.answers, ["/100", "/50", "400"]);
     assert!(matches!(told.report.reason, CloseReason::Refused(_)));
     assert_eq!(told.report.requests, 2);
@@ -165,7 +166,7 @@ async fn a_head_that_is_refused_is_refused_in_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_closes_is_the_last_and_the_rest_is_dropped() {
-    let told = tell(concurrent(), PLENTY, &gets(&["/10", "/20close", "/500"])).await;
+    let told = tell(4, PLENTY, &gets(&["/10", "/20close", "/500"])).await;
     assert_eq!(told.answers, ["/10", "/20close"]);
     assert_eq!(told.report.reason, CloseReason::HandlerAsked);
     assert!(told.log.contains(&"+/500".to_owned()) && !told.log.contains(&"-/500".to_owned()));
@@ -174,14 +175,14 @@ async fn an_answer_that_closes_is_the_last_and_the_rest_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_costs_its_own_request_and_those_behind_it() {
-    let told = tell(concurrent(), PLENTY, &gets(&["/30", "/10panic", "/20"])).await;
+    let told = tell(4, PLENTY, &gets(&["/30", "/10panic", "/20"])).await;
     assert_eq!(told.answers, ["/30", "500"]);
     assert_eq!(told.report.reason, CloseReason::Panicked);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_join_while_others_are_under_way() {
-    let (mut client, log, connection) = connect(concurrent(), PLENTY);
+    let (mut client, log, connection) = connect(4, PLENTY);
     let begun = Instant::now();
     for path in ["/300", "/200", "/100"] {
         client.write_all(gets(&[path]).as_bytes()).await.unwrap();
@@ -209,7 +210,12 @@ async fn a_client_that_goes_takes_all_its_handlers_with_it() {
         let _counted = Counted;
         std::future::pending::<Result<Response<Body>, BoxError>>().await
     });
-    let connection = tokio::spawn(concurrent().connection(server.into(), service).unwrap());
+    let connection = tokio::spawn(
+        Http::new()
+            .concurrent_pipelining(4)
+            .connection(server.into(), service)
+            .unwrap(),
+    );
     client
         .write_all(gets(&["/", "/", "/"]).as_bytes())
         .await
@@ -218,4 +224,14 @@ async fn a_client_that_goes_takes_all_its_handlers_with_it() {
     connection.abort();
     assert!(connection.await.unwrap_err().is_cancelled());
     assert_eq!(DROPPED.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_bound_that_cannot_work_is_refused() {
+    for (most, works) in [(0, false), (1, true), (256, true), (257, false)] {
+        let http = Http::new().concurrent_pipelining(most);
+        let service = service_fn(|request| wait(request, Log::default()));
+        let connection = http.connection(duplex(1).1.into(), service);
+        assert_eq!(connection.is_ok(), works, "{most}");
+    }
 }

@@ -20,7 +20,6 @@ use super::Settings;
 use super::deadline::Phase;
 use super::exchange::{Ending, Exchange, Linger};
 use super::intake::{Intake, Rest, say_continue};
-use super::pipeline;
 use super::wire::{Stop, Wire, empty_parts};
 use crate::body::Body;
 use crate::codec::{self, Codec, EncodeBody, Head, Kind, Length, Reply};
@@ -52,9 +51,7 @@ where
     B: http_body::Body,
     B::Error: Into<BoxError>,
 {
-    let (io, live) = conn.seal();
-    let retires = live.since() + settings.lifetime(live.id());
-    let mut wire = Wire::new(io, live, retires, &settings.limits);
+    let mut wire = settings.wire(conn);
     let mut intake = Intake::default();
     async move {
         let ending = loop {
@@ -69,7 +66,7 @@ where
 }
 
 /// One exchange: a head is read, its request answered, the response written, the body settled.
-async fn turn<Io, C, S, B>(
+pub(super) async fn turn<Io, C, S, B>(
     wire: &mut Wire<Io>,
     codec: &mut C,
     service: &mut S,
@@ -102,14 +99,6 @@ where
         return Err(service_failed(wire, codec, exchange, failed, settings));
     }
     wire.leave_phase();
-
-    if settings.pipelined > 1 && pipeline::may_share(&exchange, &wire.desk().parts.method, length) {
-        let first = (exchange, decoder);
-        return Box::pin(pipeline::answer(
-            wire, codec, service, intake, settings, first,
-        ))
-        .await;
-    }
 
     // The request is never a local of this future, which would keep its bytes across every wait.
     let answer = {
@@ -173,7 +162,7 @@ where
 
 /// Decodes the next head, reading what it takes.
 #[inline(always)]
-async fn next_head<Io, C>(
+pub(super) async fn next_head<Io, C>(
     wire: &mut Wire<Io>,
     codec: &mut C,
     intake: &mut Intake<C::Decoder>,
@@ -268,7 +257,7 @@ where
 }
 
 /// Waits for the service to have room, now that there is a request. Nothing is read meanwhile.
-fn poll_service<Io, S, R>(
+pub(super) fn poll_service<Io, S, R>(
     cx: &mut Context<'_>,
     wire: &mut Wire<Io>,
     service: &mut S,
@@ -633,7 +622,7 @@ where
 
 /// The service will never be ready again: this request is told, the connection ends.
 #[cold]
-fn service_failed<Io, C>(
+pub(super) fn service_failed<Io, C>(
     wire: &mut Wire<Io>,
     codec: &mut C,
     mut exchange: Exchange,
@@ -660,7 +649,7 @@ where
 
 /// The end of the connection, and the account of it.
 #[cold]
-async fn end<Io, C>(
+pub(super) async fn end<Io, C>(
     mut wire: Wire<Io>,
     codec: &mut C,
     ending: Ending,

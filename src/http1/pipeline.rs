@@ -6,39 +6,170 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tower_layer::Layer;
 use tower_service::Service;
 
-use super::Settings;
 use super::connection::{
-    begin, decode_head, make_room, open, poll_absent, poll_send, send_interim,
+    begin, decode_head, end, make_room, next_head, open, poll_absent, poll_send, poll_service,
+    send_interim, service_failed, turn,
 };
 use super::exchange::{Ending, Exchange, Linger};
 use super::intake::Intake;
 use super::wire::{Stop, Wire};
+use super::{Http, Reported, Settings};
 use crate::body::Body;
 use crate::codec::{Codec, Head, Length};
-use crate::conn::{CloseReason, State};
-use crate::error::BoxError;
+use crate::conn::{CloseReason, Conn, ConnReport, State};
+use crate::error::{BoxError, Error};
+use crate::limits::Limits;
 use crate::service::{Failed, catch};
 
-/// Whether the request may be handled beside others: nobody can tell in which order that happened
-/// (RFC 9110 section 9.2.1), and nothing has to be read for it.
-pub(super) fn may_share(exchange: &Exchange, method: &Method, length: Length) -> bool {
-    method.is_safe() && length == Length::Known(0) && !exchange.codec.upgrade
+/// Handles pipelined requests concurrently; [`Http::concurrent_pipelining`] makes it. Off by default.
+///
+/// Answers leave in the order of the requests. Only safe requests without a body share (RFC 9110 section 9.2.1, RFC 9112 section
+/// 9.3.2); any other waits until those before it are answered, and is handled alone. Each takes a readiness of the service of
+/// its own and a boxed future. An interim response is sent only while its request is the next to be answered.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ConcurrentPipelining<M> {
+    pub(super) http: Http<M>,
+    pub(super) most: usize,
 }
 
-/// Answers a request for which the service is ready, and those that come behind it and may share its turn.
-pub(super) async fn answer<Io, C, S, B>(
+impl<M> ConcurrentPipelining<M> {
+    /// Serves one connection over any stream, to its end; see [`Http::connection`].
+    ///
+    /// # Errors
+    ///
+    /// When the [`Limits`] can't work, or nothing may be handled.
+    pub fn connection<Io, S, B, C>(
+        &self,
+        conn: Conn<Io>,
+        service: S,
+    ) -> Result<impl Future<Output = ConnReport> + use<Io, S, B, C, M>, Error>
+    where
+        M: Fn(&Limits) -> C,
+        C: Codec,
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service<Request<Body>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        self.check()?;
+        let settings = self.http.settings.clone();
+        let codec = (self.http.codec)(&settings.limits);
+        Ok(serve(conn, codec, service, settings, self.most))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !(1..=MOST).contains(&self.most) {
+            let most = self.most;
+            return Err(Error::config(format!(
+                "concurrent_pipelining must be 1 to {MOST}, not {most}"
+            )));
+        }
+        self.http.settings.limits.check()
+    }
+}
+
+/// Nobody pipelines more in one go, but who wants to do harm.
+const MOST: usize = 256;
+
+impl<S, M: Clone> Layer<S> for ConcurrentPipelining<M> {
+    type Service = PipelinedHttp1<S, M>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        PipelinedHttp1 {
+            layer: self.clone(),
+            service,
+        }
+    }
+}
+
+/// The connection service that [`ConcurrentPipelining`] makes of a request service.
+#[derive(Debug, Clone)]
+pub struct PipelinedHttp1<S, M> {
+    layer: ConcurrentPipelining<M>,
+    service: S,
+}
+
+impl<Io, S, M, C, B> Service<Conn<Io>> for PipelinedHttp1<S, M>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    M: Fn(&Limits) -> C + 'static,
+    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = ConnReport;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(self.layer.check())
+    }
+
+    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
+        match self.layer.connection(conn, self.service.clone()) {
+            Ok(connection) => Box::pin(Reported { connection }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+/// Serves a connection to its end, up to `most` of its pipelined requests at a time.
+pub(super) fn serve<Io, C, S, B>(
+    conn: Conn<Io>,
+    mut codec: C,
+    mut service: S,
+    settings: Arc<Settings>,
+    most: usize,
+) -> impl Future<Output = ConnReport>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: Codec,
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    let mut wire = settings.wire(conn);
+    let mut intake = Intake::default();
+    async move {
+        let ending = loop {
+            let turn = turn_shared(
+                &mut wire,
+                &mut codec,
+                &mut service,
+                &mut intake,
+                &settings,
+                most,
+            );
+            if let Err(ending) = turn.await {
+                break ending;
+            }
+        };
+        end(wire, &mut codec, ending, &settings).await
+    }
+}
+
+/// The turn of one request, or of several.
+async fn turn_shared<Io, C, S, B>(
     wire: &mut Wire<Io>,
     codec: &mut C,
     service: &mut S,
     intake: &mut Intake<C::Decoder>,
     settings: &Settings,
-    first: (Exchange, C::Decoder),
+    most: usize,
 ) -> Result<(), Ending>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -48,8 +179,52 @@ where
     B: http_body::Body,
     B::Error: Into<BoxError>,
 {
-    let mut line = Line::new(settings.pipelined);
-    line.call(wire, service, intake, first);
+    make_room(wire, settings).await?;
+    let head = next_head(wire, codec, intake, settings).await?;
+    if may_share(&head, &wire.desk().parts.method) {
+        return share(wire, codec, service, intake, settings, (most, head)).await;
+    }
+    intake.ahead = Some(Box::new(head));
+    turn(wire, codec, service, intake, settings).await
+}
+
+/// Whether the request may be handled beside others: nobody can tell in which order that happened
+/// (RFC 9110 section 9.2.1), and nothing has to be read for it.
+fn may_share<D>(head: &Head<D>, method: &Method) -> bool {
+    method.is_safe() && head.length == Length::Known(0) && !head.exchange.upgrade
+}
+
+/// Answers a request, and those that come behind it and may share its turn.
+async fn share<Io, C, S, B>(
+    wire: &mut Wire<Io>,
+    codec: &mut C,
+    service: &mut S,
+    intake: &mut Intake<C::Decoder>,
+    settings: &Settings,
+    (most, first): (usize, Head<C::Decoder>),
+) -> Result<(), Ending>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+    C: Codec,
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    wire.leave_phase();
+    wire.live().count_request();
+    let number = wire.live().requests();
+    let mut exchange = Exchange::new(first.exchange, number, &wire.desk().parts);
+    let ready = wire
+        .until(|cx, wire| poll_service(cx, wire, service, &mut exchange, settings))
+        .await;
+    if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
+        return Err(service_failed(wire, codec, exchange, failed, settings));
+    }
+    wire.leave_phase();
+
+    let mut line = Line::new(most);
+    line.call(wire, service, intake, (exchange, first.decoder));
     loop {
         make_room(wire, settings).await?;
         let (mut exchange, answer) = wire
@@ -100,6 +275,8 @@ struct Place<F, B> {
     call: Call<F, B>,
 }
 
+type Answered<B> = (Exchange, Result<Response<B>, Failed>);
+
 enum Call<F, B> {
     Running(Pin<Box<F>>),
     Done(Result<Response<B>, Failed>),
@@ -148,7 +325,7 @@ where
         codec: &mut C,
         service: &mut S,
         intake: &mut Intake<C::Decoder>,
-    ) -> Poll<Result<(Exchange, Result<Response<B>, Failed>), Stop>>
+    ) -> Poll<Result<Answered<B>, Stop>>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
         C: Codec,
@@ -157,8 +334,8 @@ where
         loop {
             while self.has_room() && self.join(cx, wire, codec, service, intake) {}
             self.poll_calls(cx);
-            if let Some((exchange, answer)) = self.take_front() {
-                return Poll::Ready(Ok((exchange, answer)));
+            if let Some(answered) = self.take_front() {
+                return Poll::Ready(Ok(answered));
             }
             let Some(front) = self.places.front_mut() else {
                 return Poll::Pending;
@@ -205,30 +382,28 @@ where
                 return false;
             }
         };
-        let number = wire.live().requests() + 1;
         let parts = &wire.desk().parts;
-        let mut exchange = Exchange::new(head.exchange.clone(), number, parts);
-        let ready = if may_share(&exchange, &parts.method, head.length) {
+        let ready = if may_share(&head, &parts.method) {
             catch(|| service.poll_ready(cx))
         } else {
             Ok(Poll::Pending)
         };
+        if let Ok(Poll::Pending) = ready {
+            self.is_closed = true;
+            intake.ahead = Some(Box::new(head));
+            return false;
+        }
+        wire.live().count_request();
+        let number = wire.live().requests();
+        let mut exchange = Exchange::new(head.exchange, number, &wire.desk().parts);
         let failed = match ready {
-            Ok(Poll::Ready(Ok(()))) => {
-                wire.live().count_request();
-                let Head { decoder, .. } = head;
-                self.call(wire, service, intake, (exchange, decoder));
-                return true;
-            }
-            Ok(Poll::Pending) => {
-                self.is_closed = true;
-                intake.ahead = Some(Box::new(head));
-                return false;
-            }
             Ok(Poll::Ready(Err(error))) => Failed::Error(error.into()),
             Err(panicked) => Failed::Panicked(panicked),
+            Ok(_) => {
+                self.call(wire, service, intake, (exchange, head.decoder));
+                return true;
+            }
         };
-        wire.live().count_request();
         self.is_closed = true;
         exchange.close(CloseReason::ServiceFailed);
         let call = Call::Done(Err(failed));
@@ -251,7 +426,7 @@ where
         }
     }
 
-    fn take_front(&mut self) -> Option<(Exchange, Result<Response<B>, Failed>)> {
+    fn take_front(&mut self) -> Option<Answered<B>> {
         let Place { exchange, call } = self.places.pop_front()?;
         match call {
             Call::Done(answer) => Some((exchange, answer)),

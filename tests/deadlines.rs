@@ -401,3 +401,48 @@ async fn a_handler_may_take_as_long_as_it_likes() {
     sleep(100_000 * SECOND).await;
     assert!(!client.connection.is_finished());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upgraded_connection_may_be_silent_for_as_long_as_it_likes() {
+    async fn echo(mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let offer = wharf::upgrade::on(&mut request).ok_or("no offer")?;
+        offer.spawn(|mut socket, _| async move {
+            while let Ok(byte) = socket.read_u8().await {
+                let _ = socket.write_u8(byte).await;
+            }
+        });
+        let switch = Response::builder().status(101).header("upgrade", "echo");
+        Ok(switch.body(Body::empty())?)
+    }
+    let mut client = Client::new(Limits::default(), 4096, echo);
+    client
+        .send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    assert!(client.response().await.starts_with("HTTP/1.1 101"));
+    sleep(100_000 * SECOND).await;
+    client.send("!").await;
+    assert_eq!(client.io.read_u8().await.unwrap(), b'!');
+}
+
+/// A process that was stopped wakes with all its timers over and its sockets full.
+#[tokio::test(start_paused = true)]
+async fn what_came_while_the_process_was_stopped_is_served_before_any_deadline_counts() {
+    let mut idle = Client::new(Limits::default(), 4096, hello);
+    idle.send(GET).await;
+    idle.response().await;
+    let mut head = Client::new(Limits::default(), 4096, hello);
+    let (first, second) = GET.split_at(9);
+    head.send(first).await;
+    let mut body = Client::new(Limits::default(), 4096, read);
+    body.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab")
+        .await;
+    sleep(SECOND).await;
+    // No wait between these two: the server hasn't run when the clock has moved on.
+    for (client, bytes) in [(&mut idle, GET), (&mut head, second), (&mut body, "cd")] {
+        client.send(bytes).await;
+    }
+    tokio::time::advance(100 * SECOND).await;
+    assert!(idle.response().await.ends_with("hello"));
+    assert!(head.response().await.ends_with("hello"));
+    assert!(body.response().await.ends_with("\r\n\r\n4"));
+}

@@ -2,8 +2,11 @@
 //!
 //! One layer, one file; each is generic over body types, so that it runs on wharf and under hyper and axum alike.
 //!
+//! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 
-pub mod from_fn;
+pub mod detach;
+mod from_fn;
 
+pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};

@@ -6,7 +6,7 @@
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 
 pub mod detach;
-mod from_fn;
+pub mod from_fn;
 
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::conn::{Address, Live};
 use crate::error::Error;
+use crate::test::Pipe;
 
 mod bind;
 
@@ -292,7 +293,8 @@ fn unix_address(path: Option<&Path>) -> Address {
     path.map_or(Address::Unnamed, |path| Address::Unix(path.to_owned()))
 }
 
-/// An accepted stream: the `Io` that a [`Server`](crate::Server) calls its services with.
+/// An accepted stream: the `Io` that a [`Server`](crate::Server) calls its services with, and so does
+/// [`test::connect_to`](crate::test::connect_to), where it is one in memory.
 ///
 /// Dropped after a response that had to be cut, it is reset, so that what the peer got can't look complete.
 #[derive(Debug)]
@@ -305,6 +307,8 @@ pub struct Stream {
 enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// A test's, see [`crate::test`].
+    Memory(Pipe),
 }
 
 impl Transport {
@@ -318,13 +322,24 @@ impl Transport {
     }
 }
 
+impl Stream {
+    /// A stream in memory.
+    pub(crate) fn memory(pipe: Pipe, live: Arc<Live>) -> Self {
+        let io = Transport::Memory(pipe);
+        Self { io, live }
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.live.is_aborted()
-            && let Transport::Tcp(io) = &self.io
-        {
+        let is_aborted = self.live.is_aborted();
+        match &self.io {
             // With a linger time of zero, closing sends RST instead of FIN. If that can't be set, it is a FIN.
-            let _ = socket2::SockRef::from(io).set_linger(Some(Duration::ZERO));
+            Transport::Tcp(io) if is_aborted => {
+                let _ = socket2::SockRef::from(io).set_linger(Some(Duration::ZERO));
+            }
+            Transport::Memory(pipe) => pipe.close(is_aborted),
+            Transport::Tcp(_) | Transport::Unix(_) => {}
         }
     }
 }
@@ -339,6 +354,7 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().io {
             Transport::Tcp(io) => Pin::new(io).poll_read(cx, into),
             Transport::Unix(io) => Pin::new(io).poll_read(cx, into),
+            Transport::Memory(pipe) => pipe.poll_read(cx, into),
         }
     }
 }
@@ -353,6 +369,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Transport::Tcp(io) => Pin::new(io).poll_write(cx, from),
             Transport::Unix(io) => Pin::new(io).poll_write(cx, from),
+            Transport::Memory(pipe) => pipe.poll_write(cx, &[io::IoSlice::new(from)]),
         }
     }
 
@@ -365,6 +382,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Transport::Tcp(io) => Pin::new(io).poll_write_vectored(cx, from),
             Transport::Unix(io) => Pin::new(io).poll_write_vectored(cx, from),
+            Transport::Memory(pipe) => pipe.poll_write(cx, from),
         }
     }
 
@@ -378,6 +396,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Transport::Tcp(io) => Pin::new(io).poll_flush(cx),
             Transport::Unix(io) => Pin::new(io).poll_flush(cx),
+            Transport::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -386,6 +405,10 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Transport::Tcp(io) => Pin::new(io).poll_shutdown(cx),
             Transport::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Memory(pipe) => {
+                pipe.shutdown();
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

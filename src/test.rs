@@ -254,8 +254,14 @@ impl Client {
     /// Never waits for the server to read them; see [`unread`](Self::unread).
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.settle().await;
-        self.pipe.send(Bytes::copy_from_slice(bytes.as_ref()));
+        self.put(bytes);
         self.settle().await;
+    }
+
+    /// Sends bytes without letting the connection run: they wait in its socket, as when a process is stopped for a while,
+    /// and are there before any deadline that passes meanwhile is seen.
+    pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
+        self.pipe.send(Bytes::copy_from_slice(bytes.as_ref()));
     }
 
     /// Sends bytes one at a time; after each the connection does all it can.

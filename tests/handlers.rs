@@ -17,38 +17,30 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, Conn, ConnReport, Http, Reject};
+use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// Sends all of `bytes` and FIN; what came back, and how the connection ended.
 async fn exchange<S, B>(bytes: &str, service: S) -> (String, ConnReport)
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body,
-    B::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + 'static,
+    B: http_body::Body<Error: Into<BoxError>> + 'static,
 {
     exchange_over(Http::new(), bytes, service).await
 }
 
 async fn exchange_over<S, B>(http: Http, bytes: &str, service: S) -> (String, ConnReport)
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body,
-    B::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + 'static,
+    B: http_body::Body<Error: Into<BoxError>> + 'static,
 {
-    let (mut client, server) = duplex(1 << 20);
-    let connection = http.connection(Conn::from(server), service).unwrap();
-    let talk = async move {
-        client.write_all(bytes.as_bytes()).await.unwrap();
-        client.shutdown().await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
-    tokio::join!(talk, connection)
+    let mut client = wharf::test::connect(http, service);
+    client.send(bytes).await;
+    client.finish().await;
+    let answer = client.receive_to_end().await;
+    let answer = String::from_utf8(answer.into()).expect("text");
+    (answer, client.closed().await)
 }
 
 fn status(answer: &str) -> u16 {

@@ -119,6 +119,16 @@ async fn a_deadline_that_has_passed_fires_before_the_next_byte_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_that_were_put_are_there_before_a_deadline_is_seen() {
+    let mut client = client();
+    client.get("/").await;
+    client.put(GET);
+    assert_eq!(client.unread(), GET.len());
+    advance(80 * SECOND).await;
+    assert_eq!(client.response().await.body(), "hello");
+}
+
+#[tokio::test(start_paused = true)]
 async fn timers_fire_at_their_instant_during_a_wait() {
     let mut client = client();
     client.get("/").await;

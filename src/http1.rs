@@ -27,12 +27,14 @@ mod connection;
 mod deadline;
 mod exchange;
 mod intake;
+mod local;
 mod pipeline;
 mod refused;
 mod wire;
 
 use wire::Wire;
 
+pub use local::{LocalHttp, LocalHttp1};
 pub use pipeline::{ConcurrentPipelining, PipelinedHttp1};
 pub use refused::Refused;
 

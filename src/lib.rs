@@ -32,8 +32,8 @@ pub use conn::{
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{
-    ConcurrentPipelining, Http, Http1, MakeHttp1, PerConnection, PipelinedHttp1, Refused,
-    serve_connection,
+    ConcurrentPipelining, Http, Http1, LocalHttp, LocalHttp1, MakeHttp1, PerConnection,
+    PipelinedHttp1, Refused, serve_connection,
 };
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;

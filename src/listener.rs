@@ -38,7 +38,9 @@ pub struct Listener {
     socket: Socket,
     local: Address,
     name: Arc<str>,
-    file: Option<SocketFile>,
+    file: Option<Arc<SocketFile>>,
+    /// Bound here, so that nobody else holds its queue.
+    is_own: bool,
 }
 
 /// Not yet known to any runtime, so that binding needs none.
@@ -57,7 +59,9 @@ impl Listener {
     /// A sentence that says what can't be bound and why.
     pub fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<Self, Error> {
         let socket = bind::tcp(address)?;
-        Self::over_tcp(socket)
+        let mut listener = Self::over_tcp(socket)?;
+        listener.is_own = true;
+        Ok(listener)
     }
 
     /// Binds a Unix socket. The file that an earlier server left behind is replaced, and this one's is removed when
@@ -70,7 +74,7 @@ impl Listener {
         let path = path.as_ref();
         let socket = bind::unix(path)?;
         let mut listener = Self::over_unix(socket)?;
-        listener.file = SocketFile::at(path);
+        listener.file = SocketFile::at(path).map(Arc::new);
         Ok(listener)
     }
 
@@ -96,6 +100,7 @@ impl Listener {
             local: local.into(),
             name: Arc::default(),
             file: None,
+            is_own: false,
         })
     }
 
@@ -109,6 +114,36 @@ impl Listener {
             socket: Socket::Unix(socket),
             name: Arc::default(),
             file: None,
+            is_own: false,
+        })
+    }
+
+    /// As many listeners in place of this one: each with a queue of its own where that loses nobody, else all with the
+    /// same.
+    pub(crate) fn shared_by(self, parts: usize) -> Result<Vec<Self>, Error> {
+        let mut all = vec![self];
+        while all.len() < parts {
+            let part = all[0].part();
+            all.push(part.map_err(|error| Error::bind(bind::UNUSABLE, error))?);
+        }
+        Ok(all)
+    }
+
+    fn part(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) if self.is_own && cfg!(target_os = "linux") => {
+                // A kernel that can't do this can still let all accept from one queue.
+                Socket::Tcp(bind::tcp_beside(socket).or_else(|_| socket.try_clone())?)
+            }
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+        };
+        Ok(Self {
+            socket,
+            local: self.local.clone(),
+            name: self.name.clone(),
+            file: self.file.clone(),
+            is_own: self.is_own,
         })
     }
 
@@ -229,7 +264,7 @@ pub(crate) struct OpenListener {
     local: Address,
     name: Arc<str>,
     // Dropped after the socket, so that nobody finds a file that nobody listens on.
-    _file: Option<SocketFile>,
+    _file: Option<Arc<SocketFile>>,
 }
 
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,9 +22,12 @@ mod accept;
 mod handle;
 mod limit;
 mod open;
+mod per_core;
+mod steps;
 
 use accept::{Accept, Pace, Turns};
 use open::{OnClose, Open, Task};
+use steps::{Step, Steps};
 
 pub use handle::{ConnView, Handle, Phase};
 
@@ -65,10 +68,9 @@ pub struct Server {
     max_connections: Option<usize>,
     on_close: Option<OnClose>,
     on_accept_error: Option<OnAcceptError>,
+    workers: Option<usize>,
     open: Arc<Open>,
 }
-
-type OnAcceptError = Box<dyn FnMut(&io::Error) + Send>;
 
 impl Server {
     /// A server that listens nowhere yet and stops on SIGINT or SIGTERM.
@@ -79,6 +81,7 @@ impl Server {
             max_connections: None,
             on_close: None,
             on_accept_error: None,
+            workers: None,
             open: Arc::default(),
         }
     }
@@ -121,6 +124,12 @@ impl Server {
         self
     }
 
+    /// How many threads [`serve_per_core`](Self::serve_per_core) uses; by default as many as there are cores to use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
     /// When and how to stop.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = shutdown;
@@ -136,7 +145,7 @@ impl Server {
     /// Calls `tell` with errors of `accept()`, at most once a second: descriptors or memory are missing, most likely. The
     /// server goes on by itself; all errors are counted in its [`Report`].
     pub fn on_accept_error(mut self, tell: impl FnMut(&io::Error) + Send + 'static) -> Self {
-        self.on_accept_error = Some(Box::new(tell));
+        self.on_accept_error = Some(OnAcceptError::new(tell));
         self
     }
 
@@ -193,6 +202,22 @@ impl Server {
         S::Error: Into<BoxError>,
         P: Fn(Task<S::Future>),
     {
+        let life = self.begin()?;
+        let steps = Steps::of_loops(1);
+        steps.enter(Step::Accept);
+        let mut run = Run::new(
+            self.listeners,
+            stack,
+            spawn,
+            self.open,
+            self.on_accept_error,
+        )?;
+        let ((), outcome) = tokio::join!(run.work(&steps), life.run(&steps));
+        outcome
+    }
+
+    /// What can't be served is refused before anything begins.
+    fn begin(&mut self) -> Result<Life, Error> {
         if self.listeners.is_empty() {
             return Err(Error::config(
                 "a server needs something to listen on: `bind`, `bind_unix` or `listen`",
@@ -201,22 +226,16 @@ impl Server {
         if self.max_connections == Some(0) {
             return Err(Error::config("max_connections must be above zero"));
         }
-        let trigger = self.shutdown.watch()?;
-        let listeners = self.listeners.into_iter().map(Listener::open);
+        let mut shutdown = std::mem::take(&mut self.shutdown);
+        let trigger = shutdown.watch()?;
         let max = self.max_connections;
         let max = max.unwrap_or_else(limit::default_connections);
-        self.open.begin(max, self.on_close);
-        let run = Run {
-            listeners: Some(Turns::new(listeners.collect::<Result<_, _>>()?)),
-            stack,
-            spawn,
-            open: self.open,
-            on_accept_error: self.on_accept_error,
-            told_error: None,
-            pace: Pace::default(),
-            last_id: 0,
-        };
-        run.until_stopped(self.shutdown, trigger).await
+        self.open.begin(max, self.on_close.take());
+        Ok(Life {
+            open: self.open.clone(),
+            shutdown,
+            trigger,
+        })
     }
 }
 
@@ -236,67 +255,47 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A server at work.
-struct Run<A, S, P> {
-    /// `None` once they are closed.
-    listeners: Option<A>,
-    stack: S,
-    spawn: P,
+/// The life of a server, from its first accept to its report; the accept loops go along with it, step by step.
+struct Life {
     open: Arc<Open>,
-    on_accept_error: Option<OnAcceptError>,
-    /// When an error was last told.
-    told_error: Option<Instant>,
-    pace: Pace,
-    last_id: u64,
+    shutdown: Shutdown,
+    trigger: Trigger,
 }
 
-impl<A, S, P> Run<A, S, P>
-where
-    A: Accept,
-    S: Service<Conn<A::Io>, Response = ConnReport>,
-    S::Error: Into<BoxError>,
-    P: Fn(Task<S::Future>),
-{
-    async fn until_stopped(
-        mut self,
-        shutdown: Shutdown,
-        mut trigger: Trigger,
-    ) -> Result<Report, Error> {
-        let failed = tokio::select! {
-            biased;
-            () = trigger.stop() => None,
-            () = self.open.clone().stop_asked() => None,
-            failed = self.accept() => Some(failed),
-        };
+impl Life {
+    async fn run(mut self, steps: &Steps) -> Result<Report, Error> {
         let open = self.open.clone();
-        let failed = self.stop(failed, shutdown, trigger).await;
-        let report = open.report(self.pace.errors());
+        tokio::select! {
+            biased;
+            () = self.trigger.stop() => {}
+            () = open.clone().stop_asked() => {}
+            () = steps.failed() => {}
+        }
+        self.stop(steps).await;
+        let report = open.report();
         open.enter_phase(Phase::Stopped);
+        let failed = steps.take_failed();
         failed.map_or(Ok(report), |failed| Err(Error::service(failed)))
     }
 
     /// The way down: each step is cut short by the second event.
-    async fn stop(
-        &mut self,
-        mut failed: Option<BoxError>,
-        shutdown: Shutdown,
-        mut trigger: Trigger,
-    ) -> Option<BoxError> {
+    async fn stop(self, steps: &Steps) {
+        let Self {
+            open,
+            shutdown,
+            mut trigger,
+        } = self;
         let (lame_duck, drain) = (shutdown.lame_duck, shutdown.drain);
-        let open = self.open.clone();
         open.enter_phase(Phase::LameDuck);
         open.tell(Told::LastCall);
         let gently = async {
-            if failed.is_none() {
-                failed = timeout(lame_duck, self.accept()).await.ok();
-            }
+            let _ = timeout(lame_duck, steps.failed()).await;
             open.enter_phase(Phase::Draining);
             let drained = Instant::now() + drain;
             let grace = Instant::now() + GRACE.min(drain / 2);
-            if failed.is_none() {
-                failed = timeout_at(grace, self.accept_queued()).await.ok().flatten();
-            }
-            self.listeners = None;
+            steps.enter(Step::Queued);
+            let _ = timeout_at(grace, steps.all_closed()).await;
+            steps.enter(Step::Close);
             let _ = timeout_at(grace, open.emptied()).await;
             open.tell(Told::Drain);
             let _ = timeout_at(drained, open.emptied()).await;
@@ -307,12 +306,69 @@ where
             () = gently => {}
             () = tell_progress(shutdown, &open) => {}
         }
-        self.listeners = None;
+        steps.enter(Step::Close);
         open.tell(Told::Cut);
         let _ = timeout(LAST_WORDS, open.emptied()).await;
         open.tell(Told::Abort);
         let _ = timeout(LAST_WORDS / 2, open.emptied()).await;
-        failed
+    }
+}
+
+/// An accept loop at work.
+struct Run<A, S, P> {
+    /// `None` once they are closed.
+    listeners: Option<A>,
+    stack: S,
+    spawn: P,
+    open: Arc<Open>,
+    on_accept_error: Option<OnAcceptError>,
+    pace: Pace,
+}
+
+impl<S, P> Run<Turns, S, P> {
+    /// Hands the listeners to the runtime that this is called in.
+    fn new(
+        listeners: Vec<Listener>,
+        stack: S,
+        spawn: P,
+        open: Arc<Open>,
+        on_accept_error: Option<OnAcceptError>,
+    ) -> Result<Self, Error> {
+        let listeners = listeners.into_iter().map(Listener::open);
+        Ok(Self {
+            listeners: Some(Turns::new(listeners.collect::<Result<_, _>>()?)),
+            stack,
+            spawn,
+            open,
+            on_accept_error,
+            pace: Pace::default(),
+        })
+    }
+}
+
+impl<A, S, P> Run<A, S, P>
+where
+    A: Accept,
+    S: Service<Conn<A::Io>, Response = ConnReport>,
+    S::Error: Into<BoxError>,
+    P: Fn(Task<S::Future>),
+{
+    /// Accepts until the server's life says that it is enough, or the service fails.
+    async fn work(&mut self, steps: &Steps) {
+        let mut failed = tokio::select! {
+            biased;
+            () = steps.reached(Step::Queued) => None,
+            failed = self.accept() => Some(failed),
+        };
+        if failed.is_none() {
+            failed = tokio::select! {
+                biased;
+                () = steps.reached(Step::Close) => None,
+                failed = self.accept_queued() => failed,
+            };
+        }
+        self.listeners = None;
+        steps.closed(failed);
     }
 
     /// Accepts for as long as the service is sound; returns why it isn't.
@@ -380,7 +436,10 @@ where
             }
             Err(error) => error,
         };
-        self.tell_error(&error);
+        self.open.count_accept_error();
+        if let Some(on_accept_error) = &self.on_accept_error {
+            on_accept_error.tell(&error);
+        }
         if let Some(pause) = self.pace.failed(&error) {
             // A connection that closes gives back what was missing.
             self.open.evict();
@@ -388,23 +447,9 @@ where
         }
     }
 
-    fn tell_error(&mut self, error: &io::Error) {
-        let Some(tell) = &mut self.on_accept_error else {
-            return;
-        };
-        if self
-            .told_error
-            .is_none_or(|told| told.elapsed() >= TELL_ERRORS)
-        {
-            self.told_error = Some(Instant::now());
-            tell(error);
-        }
-    }
-
     fn call(&mut self, accepted: Accepted<A::Io>) {
-        self.last_id += 1;
         let info = ConnInfo {
-            id: self.last_id,
+            id: self.open.next_id(),
             peer: accepted.peer,
             local: accepted.local,
             listener: accepted.listener,
@@ -417,6 +462,33 @@ where
         match catch_unwind(AssertUnwindSafe(|| self.stack.call(conn))) {
             Ok(connection) => (self.spawn)(Task::new(connection, ticket)),
             Err(_) => ticket.close(Err(CloseReason::Panicked)),
+        }
+    }
+}
+
+/// Told of errors of accept, once in a while; shared by all that accept.
+#[derive(Clone)]
+struct OnAcceptError(Arc<Mutex<Tell>>);
+
+struct Tell {
+    tell: Box<dyn FnMut(&io::Error) + Send>,
+    /// When an error was last told.
+    last: Option<Instant>,
+}
+
+impl OnAcceptError {
+    fn new(tell: impl FnMut(&io::Error) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Tell {
+            tell: Box::new(tell),
+            last: None,
+        })))
+    }
+
+    fn tell(&self, error: &io::Error) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.last.is_none_or(|last| last.elapsed() >= TELL_ERRORS) {
+            told.last = Some(Instant::now());
+            (told.tell)(error);
         }
     }
 }

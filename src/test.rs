@@ -55,7 +55,7 @@ use tower_service::Service;
 
 use crate::body::Body;
 use crate::codec::Codec;
-use crate::conn::{CloseReason, Conn, ConnInfo, ConnReport, Live, Told};
+use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, Told};
 use crate::error::BoxError;
 use crate::http1::Http;
 use crate::limits::Limits;
@@ -516,7 +516,7 @@ impl Client {
 
     async fn tell(&mut self, told: Told) {
         self.settle().await;
-        self.live.tell(told);
+        self.live.tell(told, By::Shutdown);
         self.settle().await;
     }
 

@@ -54,6 +54,19 @@ fn tcp_at(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Another socket of the same address, with a queue of its own: Linux spreads connections over all that ask for it.
+pub(super) fn tcp_beside(socket: &TcpListener) -> io::Result<TcpListener> {
+    let address = socket.local_addr()?;
+    // Also of one that listens already, which the kernel then takes into the group.
+    SockRef::from(socket).set_reuse_port(true)?;
+    let beside = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    beside.set_reuse_address(true)?;
+    beside.set_reuse_port(true)?;
+    beside.bind(&address.into())?;
+    prepare(&beside, true)?;
+    Ok(beside.into())
+}
+
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => {

@@ -66,7 +66,6 @@ impl Accept for Turns {
 /// How long to wait after a failed accept.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    errors: u64,
     /// Failures since the last success: of connections, and for want of resources.
     lost: u32,
     starved: u32,
@@ -78,11 +77,6 @@ const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(100);
 
 impl Pace {
-    /// Failed accepts so far.
-    pub(super) fn errors(&self) -> u64 {
-        self.errors
-    }
-
     pub(super) fn succeeded(&mut self) {
         self.lost = 0;
         self.starved = 0;
@@ -90,7 +84,6 @@ impl Pace {
 
     /// How long to wait before the next try; `None`: no time at all.
     pub(super) fn failed(&mut self, error: &io::Error) -> Option<Duration> {
-        self.errors += 1;
         if is_of_one_connection(error) && self.lost < LOST_IN_A_ROW {
             self.lost += 1;
             return None;
@@ -134,7 +127,6 @@ mod tests {
         assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100, 100]);
         pace.succeeded();
         assert_eq!(pace.failed(&emfile), Some(SHORTEST));
-        assert_eq!(pace.errors(), 9);
     }
 
     #[test]

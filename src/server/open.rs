@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -27,6 +27,7 @@ pub(super) struct Open {
     count: AtomicUsize,
     max: AtomicUsize,
     phase: AtomicU8,
+    last_id: AtomicU64,
     /// Told of each close.
     closed: Notify,
     /// Somebody with a handle wants the server to stop.
@@ -84,6 +85,16 @@ impl Open {
     /// Nine tenths of the places are taken, so that it is time to make room.
     pub(super) fn is_nearly_full(&self) -> bool {
         self.count() > self.max() - self.max() / 10
+    }
+
+    /// The id of the next connection, from 1.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// A connection could not be accepted.
+    pub(super) fn count_accept_error(&self) {
+        self.lock().report.accept_errors += 1;
     }
 
     /// Enters a connection.
@@ -205,7 +216,7 @@ impl Open {
     }
 
     /// The account of all; what is still open counts as cut.
-    pub(super) fn report(&self, accept_errors: u64) -> Report {
+    pub(super) fn report(&self) -> Report {
         let mut table = self.lock();
         let left: Vec<_> = table.connections.drain().map(|(_, entry)| entry).collect();
         self.count.store(0, Relaxed);
@@ -213,10 +224,7 @@ impl Open {
             let report = entry.report(CloseReason::Cut);
             table.report.add(&report);
         }
-        Report {
-            accept_errors,
-            ..table.report.clone()
-        }
+        table.report.clone()
     }
 
     fn close(&self, id: u64, end: Result<ConnReport, CloseReason>) {

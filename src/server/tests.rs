@@ -581,26 +581,32 @@ impl Accept for Script {
     }
 }
 
-async fn run_script(steps: Vec<Option<i32>>, time: Duration) -> (Report, Vec<Duration>) {
+async fn run_script(script: Vec<Option<i32>>, time: Duration) -> (Report, Vec<Duration>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut shutdown = Shutdown::when(sleep(time));
     let trigger = shutdown.watch().unwrap();
-    let run = Run {
+    let open = Arc::<Open>::default();
+    open.begin(1000, None);
+    let mut run = Run {
         listeners: Some(Script {
-            steps: steps.into(),
+            steps: script.into(),
             peers: Vec::new(),
             asked: asked.clone(),
         }),
         stack: service_fn(talk),
         spawn: |task| drop(tokio::spawn(task)),
-        open: Arc::default(),
+        open: open.clone(),
         on_accept_error: None,
-        told_error: None,
         pace: Pace::default(),
-        last_id: 0,
     };
-    run.open.begin(1000, None);
-    let report = run.until_stopped(shutdown, trigger).await.unwrap();
+    let life = Life {
+        open,
+        shutdown,
+        trigger,
+    };
+    let steps = Steps::of_loops(1);
+    let ((), report) = tokio::join!(run.work(&steps), life.run(&steps));
+    let report = report.unwrap();
     let asked = asked.lock().unwrap();
     let pauses = asked.windows(2).map(|two| two[1] - two[0]).collect();
     (report, pauses)

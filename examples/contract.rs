@@ -4,7 +4,8 @@
 //! PORT=8888 cargo run --release --example contract
 //! ```
 //!
-//! `CODEC=strict` switches the parser, `WORKERS=n` the number of threads; `TERM` drains, a second one cuts.
+//! `CODEC=strict` switches the parser, `WORKERS=n` the number of threads, `RUNTIME=local` gives each of them a runtime of
+//! its own; `TERM` drains, a second one cuts.
 //! What is sent here is fixed: tools compare it byte by byte.
 
 use std::iter::repeat_n;
@@ -17,9 +18,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tower::{ServiceBuilder, service_fn};
+use tower::{Service, ServiceBuilder, service_fn};
 use wharf::codec::Strict;
-use wharf::{Body, BoxError, Http, Listener, Server};
+use wharf::{Body, BoxError, Conn, ConnReport, Http, Listener, Report, Server, Stream};
 
 type Result<T, E = BoxError> = std::result::Result<T, E>;
 
@@ -166,23 +167,31 @@ fn main() {
         text.parse().ok().filter(|n| (1..=1024).contains(n))
     });
     let port = setting("PORT", "a port", |text| text.parse::<u16>().ok());
-    let strict = setting("CODEC", "`httparse` or `strict`", |text| match text {
+    let codec = setting("CODEC", "`httparse` or `strict`", |text| match text {
         "httparse" => Some(false),
         "strict" => Some(true),
         _ => None,
     });
-    setting(
-        "RUNTIME",
-        "`shared`: the thread-per-core mode, `local`, is not there yet",
-        |text| (text == "shared").then_some(()),
-    );
+    let runtime = setting("RUNTIME", "`shared` or `local`", |text| match text {
+        "shared" => Some(false),
+        "local" => Some(true),
+        _ => None,
+    });
 
+    let (strict, local) = (codec.unwrap_or(false), runtime.unwrap_or(false));
+
+    let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = workers {
+        server = server.workers(workers);
         runtime.worker_threads(workers);
     }
+    if local {
+        // The runtimes that serve are the server's own.
+        runtime.worker_threads(1);
+    }
     let outcome = match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(port.unwrap_or(8888), strict.unwrap_or(false))),
+        Ok(runtime) => runtime.block_on(run(server, port.unwrap_or(8888), strict, local)),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = outcome {
@@ -190,24 +199,36 @@ fn main() {
     }
 }
 
-async fn run(port: u16, strict: bool) -> Result<()> {
+async fn run(server: Server, port: u16, strict: bool, local: bool) -> Result<()> {
     let listener = Listener::tcp(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", listener.local());
-    let server = Server::new().listen(listener)?;
+    let server = server.listen(listener)?;
 
     let app = ServiceBuilder::new();
     let report = if strict {
         let http = Http::new().codec(Strict::new);
-        server
-            .serve(app.layer(http).service(service_fn(answer)))
-            .await?
+        serve(server, local, app.layer(http).service(service_fn(answer))).await?
     } else {
-        server
-            .serve(app.layer(Http::new()).service(service_fn(answer)))
-            .await?
+        let http = Http::new();
+        serve(server, local, app.layer(http).service(service_fn(answer))).await?
     };
     println!("{report}");
     Ok(())
+}
+
+/// One stack, and either way of running it.
+async fn serve<S>(server: Server, local: bool, stack: S) -> Result<Report, wharf::Error>
+where
+    S: Service<Conn<Stream>, Response = ConnReport, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    if local {
+        server.serve_per_core(move || stack.clone()).await
+    } else {
+        server.serve(stack).await
+    }
 }
 
 /// An environment variable, if it is set; ends the process with a sentence if it has no meaning.

@@ -25,7 +25,7 @@ usage: echo [ADDRESS] [--port N] [--debug] [--local]
   ADDRESS   where to listen, 127.0.0.1:8888 unless told
   --port N  the same with another port
   --debug   a line on stderr for each request and for each connection's end
-  --local   the thread-per-core mode (not there yet)
+  --local   one runtime a core instead of one for all
   --help    this text";
 
 const FRIENDLY: &str = "This is wharf's echo service: send me a body and it comes back.
@@ -52,7 +52,7 @@ async fn run(options: Options) -> Result<(), BoxError> {
     let debug = options.debug;
 
     // Below `Http` there are connections, above it there are requests. Both are tower services.
-    let stack =
+    let stack = move || {
         ServiceBuilder::new()
             .layer(Http::new())
             .service(service_fn(move |request| async move {
@@ -60,19 +60,24 @@ async fn run(options: Options) -> Result<(), BoxError> {
                     log_request(&request);
                 }
                 echo(request)
-            }));
+            }))
+    };
 
     let listener = Listener::tcp(options.address)?;
     println!("listening on http://{}", listener.local());
-    let report = Server::new()
+    let server = Server::new()
         .listen(listener)?
         .on_close(move |report: &ConnReport| {
             if debug {
                 eprintln!("{report}");
             }
-        })
-        .serve(stack)
-        .await?;
+        });
+    // Either way it is the same stack; one that isn't `Send` works with the first.
+    let report = if options.local {
+        server.serve_per_core(stack).await?
+    } else {
+        server.serve(stack()).await?
+    };
     println!("{report}");
     Ok(())
 }
@@ -106,6 +111,7 @@ fn log_request(request: &Request<Body>) {
 struct Options {
     address: SocketAddr,
     debug: bool,
+    local: bool,
 }
 
 impl Options {
@@ -113,6 +119,7 @@ impl Options {
         let mut options = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8888)),
             debug: false,
+            local: false,
         };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -121,9 +128,7 @@ impl Options {
                     exit(0);
                 }
                 "--debug" => options.debug = true,
-                "--local" => {
-                    return Err("--local, the thread-per-core mode, is not there yet".into());
-                }
+                "--local" => options.local = true,
                 "--port" => {
                     let port = arguments.next().ok_or("--port wants a number")?;
                     let port = port.parse().map_err(|_| {

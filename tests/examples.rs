@@ -11,22 +11,27 @@ use tokio::time::timeout;
 
 #[tokio::test]
 async fn echo_tells_how_many_requests_it_served_when_it_is_interrupted() {
-    let mut echo = Running::start("echo", &["--port", "0"], &[]).await;
-    let mut stream = echo.connect().await;
-    let friendly = ask(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(friendly.contains("wharf's echo service"), "{friendly}");
-    let back = ask(
-        &mut stream,
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/x-ahoy\r\nContent-Length: 4\r\n\r\nahoy",
-    )
-    .await;
-    assert!(
-        back.contains("content-type: text/x-ahoy\r\n") && back.ends_with("ahoy"),
-        "{back}"
-    );
+    for arguments in [&["--port", "0"][..], &["--port", "0", "--local"]] {
+        let mut echo = Running::start("echo", arguments, &[]).await;
+        let mut stream = echo.connect().await;
+        let friendly = ask(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(friendly.contains("wharf's echo service"), "{friendly}");
+        let back = ask(
+            &mut stream,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/x-ahoy\r\nContent-Length: 4\r\n\r\nahoy",
+        )
+        .await;
+        assert!(
+            back.contains("content-type: text/x-ahoy\r\n") && back.ends_with("ahoy"),
+            "{back}"
+        );
 
-    let end = echo.signal("INT").await;
-    assert!(end.contains("2 requests on 1 connection"), "{end}");
+        let end = echo.signal("INT").await;
+        assert!(
+            end.contains("2 requests on 1 connection"),
+            "{arguments:?}: {end}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -62,7 +67,6 @@ async fn echo_explains_itself_and_refuses_what_it_does_not_know() {
             "--port wants a number from 0 to 65535, not `70000`",
         ),
         (&["somewhere"], "`somewhere` is not an address"),
-        (&["--local"], "not there yet"),
     ] {
         let refused = finished("echo", arguments, &[]).await;
         let complaint = String::from_utf8_lossy(&refused.stderr);
@@ -73,13 +77,19 @@ async fn echo_explains_itself_and_refuses_what_it_does_not_know() {
 
 #[tokio::test]
 async fn the_contract_service_drains_when_it_is_terminated() {
-    for codec in ["httparse", "strict"] {
-        let mut contract = Running::start(
-            "contract",
-            &[],
-            &[("PORT", "0"), ("CODEC", codec), ("WORKERS", "1")],
-        )
-        .await;
+    for (codec, runtime) in [
+        ("httparse", "shared"),
+        ("strict", "shared"),
+        ("httparse", "local"),
+        ("strict", "local"),
+    ] {
+        let settings = [
+            ("PORT", "0"),
+            ("WORKERS", "1"),
+            ("CODEC", codec),
+            ("RUNTIME", runtime),
+        ];
+        let mut contract = Running::start("contract", &[], &settings).await;
         let mut slow = contract.connect().await;
         let mut idle = contract.connect().await;
         ask(&mut idle, "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -98,17 +108,17 @@ async fn the_contract_service_drains_when_it_is_terminated() {
         let end = contract.signal("TERM").await;
         assert!(
             end.contains("3 requests on 2 connections"),
-            "{codec}: {end}"
+            "{codec}, {runtime}: {end}"
         );
         let answer = slow.await.unwrap();
         assert!(
             answer.ends_with("slept\n"),
-            "{codec}: what was running was cut: {answer}"
+            "{codec}, {runtime}: what was running was cut: {answer}"
         );
         assert_eq!(
             idle.read(&mut [0]).await.unwrap(),
             0,
-            "{codec}: idle connections are closed"
+            "{codec}, {runtime}: idle connections are closed"
         );
     }
 }
@@ -119,7 +129,7 @@ async fn the_contract_service_refuses_settings_without_meaning() {
         ("PORT", "x"),
         ("CODEC", "fast"),
         ("WORKERS", "0"),
-        ("RUNTIME", "local"),
+        ("RUNTIME", "remote"),
     ] {
         let refused = finished("contract", &[], &[(name, value)]).await;
         let complaint = String::from_utf8_lossy(&refused.stderr);

@@ -7,7 +7,7 @@
 //! - Start with [`serve`]; [`Server`] and [`Http`] are for a stack of your own, [`serve_connection`] for one stream.
 //! - [`Limits`] has every bound and every deadline; all are on.
 //! - [`CloseReason`] says why a connection ended, [`Reject`] why a request was refused.
-//! - [`test`] connects a client in memory to a stack, on a clock that a test can pause.
+//! - [`mod@test`] connects a client in memory to a stack, on a clock that a test can pause.
 //! - [`codec`] is the parser's seam: two ship, and yours may be the third.
 
 pub mod body;

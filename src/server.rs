@@ -177,7 +177,8 @@ impl Server {
             .await
     }
 
-    /// Serves within a [`LocalSet`](tokio::task::LocalSet), with a stack whose futures needn't be `Send`.
+    /// Serves within a [`LocalSet`](tokio::task::LocalSet), with a stack whose futures needn't be `Send`; see
+    /// [`serve_per_core`](Server::serve_per_core) for one on each core.
     ///
     /// # Errors
     ///

@@ -235,15 +235,14 @@ async fn all_threads_together_keep_the_greatest_number_of_connections() {
         clients.push(client);
     }
     let mut most = 0;
-    let all_answered = async {
-        while handle.report().requests < 40 {
+    let all_ended = async {
+        // Who hasn't said anything when the house is nearly full may have to make room, unanswered.
+        while handle.report().closed.values().sum::<u64>() < 40 {
             most = most.max(handle.open());
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(SOON, all_answered)
-        .await
-        .expect("all get their turn");
+    timeout(SOON, all_ended).await.expect("each gets its turn");
     assert!((10..=11).contains(&most), "{most} open");
     assert_eq!(running.stopped().await.connections, 40);
 }

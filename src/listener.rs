@@ -1,5 +1,5 @@
-//! Where connections come from: bound TCP and Unix sockets, one or several. Knows how to bind and how to accept one
-//! stream; when to accept, and what to do when that fails, is the server's business.
+//! Where connections come from: bound TCP and Unix sockets, one or several, inherited ones among them. Knows how to
+//! bind and how to accept one stream; when to accept, and what to do when that fails, is the server's business.
 
 use std::fmt;
 use std::io;
@@ -18,6 +18,8 @@ use crate::conn::{Address, Live};
 use crate::error::Error;
 
 mod bind;
+#[cfg(feature = "inherited")]
+mod inherited;
 
 use bind::SocketFile;
 
@@ -238,6 +240,12 @@ enum OpenSocket {
 }
 
 impl OpenListener {
+    /// The address it is bound to.
+    #[cfg(feature = "inherited")]
+    pub(crate) fn local(&self) -> &Address {
+        &self.local
+    }
+
     /// Waits for a connection.
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Stream>>> {
         let (io, peer) = match &self.socket {

@@ -21,6 +21,8 @@ use crate::shutdown::{Progress, Report, Shutdown, Trigger};
 mod accept;
 mod handle;
 mod limit;
+#[cfg(feature = "inherited")]
+mod notify;
 mod open;
 
 use accept::{Accept, Pace, Turns};
@@ -203,11 +205,14 @@ impl Server {
         }
         let trigger = self.shutdown.watch()?;
         let listeners = self.listeners.into_iter().map(Listener::open);
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let max = self.max_connections;
         let max = max.unwrap_or_else(limit::default_connections);
         self.open.begin(max, self.on_close);
+        #[cfg(feature = "inherited")]
+        notify::ready(&listeners);
         let run = Run {
-            listeners: Some(Turns::new(listeners.collect::<Result<_, _>>()?)),
+            listeners: Some(Turns::new(listeners)),
             stack,
             spawn,
             open: self.open,
@@ -285,6 +290,8 @@ where
         let (lame_duck, drain) = (shutdown.lame_duck, shutdown.drain);
         let open = self.open.clone();
         open.enter_phase(Phase::LameDuck);
+        #[cfg(feature = "inherited")]
+        notify::stopping(open.count());
         open.tell(Told::LastCall);
         let gently = async {
             if failed.is_none() {

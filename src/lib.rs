@@ -26,7 +26,8 @@ pub mod upgrade;
 
 pub use body::Body;
 pub use conn::{
-    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, RequestLine, State,
+    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
+    ProxyInfo, RequestLine, State,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{

@@ -415,6 +415,7 @@ where
             peer: accepted.peer,
             local: accepted.local,
             listener: accepted.listener,
+            proxy: None,
         };
         let conn = Conn::accepted(accepted.io, info, accepted.live);
         let mut ticket = self.open.enter(&conn);

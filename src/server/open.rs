@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::handle::{ConnView, Phase};
 use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, State, Told};
+use crate::error::BoxError;
 use crate::shutdown::{Oldest, Report};
 
 pub(super) type OnClose = Box<dyn Fn(&ConnReport) + Send + Sync>;
@@ -367,6 +368,7 @@ impl<F> Task<F> {
 impl<F, E> Future for Task<F>
 where
     F: Future<Output = Result<ConnReport, E>>,
+    E: Into<BoxError>,
 {
     type Output = ();
 
@@ -383,7 +385,8 @@ where
             }
         }
         let end = ready!(this.connection.poll(cx));
-        this.ticket.close(end.map_err(|_| CloseReason::BeforeHttp));
+        let why = |error: E| CloseReason::BeforeHttp(error.into().to_string().into());
+        this.ticket.close(end.map_err(why));
         Poll::Ready(())
     }
 }

@@ -18,6 +18,8 @@ mod http1;
 mod interim;
 pub mod limits;
 pub mod listener;
+#[cfg(feature = "proxy-protocol")]
+pub mod proxy_protocol;
 mod serve;
 pub mod server;
 mod service;
@@ -37,6 +39,8 @@ pub use http1::{
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
+#[cfg(feature = "proxy-protocol")]
+pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
 pub use server::{ConnView, Handle, Phase, Server};
 pub use shutdown::{Report, Shutdown};

@@ -271,7 +271,7 @@ fn poll_header<Io: AsyncRead + Unpin>(
         }
     }
     if conn.live().watch(cx).0 >= Told::Drain {
-        return Poll::Ready(Err(CloseReason::Shutdown));
+        return Poll::Ready(Err(conn.live().told_why()));
     }
     late.poll(cx).map(|()| {
         let got = head.len();

@@ -3,11 +3,11 @@ use std::sync::Mutex;
 use std::task::Waker;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::time::{Instant, advance};
+use tokio::time::Instant;
 use tower::service_fn;
 
 use super::*;
-use crate::conn::{ConnInfo, ProxyClient};
+use crate::conn::{By, ConnInfo, ProxyClient};
 use crate::error::BoxError;
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.2 54321 80\r\n";
@@ -199,19 +199,25 @@ async fn a_header_in_time_is_taken_and_a_late_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_ends_at_once_when_the_server_drains() {
-    let (_client, server) = duplex(64);
-    let conn = from("10.0.0.1:1", server);
-    let live = conn.live().clone();
-    let call = tokio::spawn(behind_tens().layer(reader(&Seen::default())).call(conn));
-    advance(Duration::from_secs(1)).await;
-    let told = Instant::now();
-    live.tell(Told::LastCall);
-    advance(Duration::from_secs(1)).await;
-    assert!(!call.is_finished());
-    live.tell(Told::Drain);
-    assert_eq!(call.await.unwrap().unwrap().reason, CloseReason::Shutdown);
-    assert!(told.elapsed() < Duration::from_secs(2));
+async fn a_silent_connection_ends_at_once_when_it_is_told() {
+    for (by, wanted) in [
+        (By::Shutdown, CloseReason::Shutdown),
+        (By::Operator, CloseReason::Operator),
+    ] {
+        let (_client, server) = duplex(64);
+        let conn = from("10.0.0.1:1", server);
+        let live = conn.live().clone();
+        let seen = Seen::default();
+        let call = tokio::spawn(behind_tens().layer(reader(&seen)).call(conn));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        live.tell(Told::LastCall, by);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!call.is_finished());
+        let told = Instant::now();
+        live.tell(Told::Drain, by);
+        assert_eq!(call.await.unwrap().unwrap().reason, wanted);
+        assert_eq!(told.elapsed(), Duration::ZERO);
+    }
 }
 
 #[tokio::test]

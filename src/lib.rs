@@ -18,6 +18,7 @@ mod http1;
 mod interim;
 pub mod limits;
 pub mod listener;
+pub mod per_peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
 mod serve;
@@ -39,6 +40,7 @@ pub use http1::{
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
+pub use per_peer::PerPeer;
 #[cfg(feature = "proxy-protocol")]
 pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};

@@ -240,6 +240,29 @@ async fn slow_bytes_make_the_same_header() {
     );
 }
 
+#[tokio::test]
+async fn behind_it_a_limit_counts_the_real_peers() {
+    let limit = crate::PerPeer::new(1);
+    let stack = behind_tens().layer(limit.layer(reader(&Seen::default())));
+    let one = "PROXY TCP4 192.0.2.1 198.51.100.2 1 80\r\n";
+    let other = "PROXY TCP4 192.0.2.2 198.51.100.2 1 80\r\n";
+    let mut open = Vec::new();
+    for (line, served) in [(one, true), (one, false), (other, true)] {
+        let (mut client, server) = duplex(64);
+        client.write_all(line.as_bytes()).await.unwrap();
+        let mut call = Box::pin(stack.clone().call(from("10.0.0.1:1", server)));
+        let end = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match end {
+            Poll::Pending => assert!(served, "{line}"),
+            Poll::Ready(end) => {
+                assert_eq!(end.unwrap().reason, CloseReason::PeerLimit);
+                assert!(!served, "{line}");
+            }
+        }
+        open.push((client, call));
+    }
+}
+
 /// Ready when it was asked twice, once: what was cloned is not ready.
 #[derive(Default)]
 struct Shy {

@@ -39,7 +39,9 @@ pub struct Listener {
     socket: Socket,
     local: Address,
     name: Arc<str>,
-    file: Option<SocketFile>,
+    file: Option<Arc<SocketFile>>,
+    /// Nobody else has the socket.
+    is_own: bool,
 }
 
 /// Not yet known to any runtime, so that binding needs none.
@@ -58,7 +60,9 @@ impl Listener {
     /// A sentence that says what can't be bound and why.
     pub fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<Self, Error> {
         let socket = bind::tcp(address)?;
-        Self::over_tcp(socket)
+        let mut listener = Self::over_tcp(socket)?;
+        listener.is_own = true;
+        Ok(listener)
     }
 
     /// Binds a Unix socket. The file that an earlier server left behind is replaced, and this one's is removed when
@@ -71,7 +75,7 @@ impl Listener {
         let path = path.as_ref();
         let socket = bind::unix(path)?;
         let mut listener = Self::over_unix(socket)?;
-        listener.file = SocketFile::at(path);
+        listener.file = SocketFile::at(path).map(Arc::new);
         Ok(listener)
     }
 
@@ -87,6 +91,40 @@ impl Listener {
         &self.local
     }
 
+    /// One for each of `count` workers.
+    ///
+    /// A TCP socket that was bound here gets others beside it (`SO_REUSEPORT`): the kernel shares connections out among
+    /// them, each has a queue of its own, and workers don't meet. When such a socket closes, what waits in its queue is
+    /// reset; so that is no way to hand a port over, and a socket that somebody else has too, who may go on when this
+    /// server ends, stays the only one: its workers share its queue, as those of a Unix socket do.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for a server with a runtime a core")
+    )]
+    pub(crate) fn shards(self, count: usize) -> Result<Vec<Self>, Error> {
+        let mut shards = vec![self];
+        while shards.len() < count {
+            let shard = shards[0].another();
+            shards.push(shard.map_err(|error| Error::bind(bind::UNUSABLE, error))?);
+        }
+        Ok(shards)
+    }
+
+    fn another(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) if self.is_own => Socket::Tcp(bind::beside(socket)?),
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+        };
+        Ok(Self {
+            socket,
+            local: self.local.clone(),
+            name: self.name.clone(),
+            file: self.file.clone(),
+            is_own: self.is_own,
+        })
+    }
+
     fn over_tcp(socket: std::net::TcpListener) -> Result<Self, Error> {
         bind::prepare(&socket, true).map_err(|error| Error::bind(bind::UNUSABLE, error))?;
         let local = socket
@@ -97,6 +135,7 @@ impl Listener {
             local: local.into(),
             name: Arc::default(),
             file: None,
+            is_own: false,
         })
     }
 
@@ -110,6 +149,7 @@ impl Listener {
             socket: Socket::Unix(socket),
             name: Arc::default(),
             file: None,
+            is_own: false,
         })
     }
 
@@ -230,7 +270,7 @@ pub(crate) struct OpenListener {
     local: Address,
     name: Arc<str>,
     // Dropped after the socket, so that nobody finds a file that nobody listens on.
-    _file: Option<SocketFile>,
+    _file: Option<Arc<SocketFile>>,
 }
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, SockRef, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::error::Error;
 
@@ -46,12 +46,30 @@ pub(super) fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<TcpListe
 }
 
 fn tcp_at(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
-    socket.set_reuse_address(true)?;
+    let socket = tcp_socket(address)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// Binds another socket where `socket` listens; the kernel shares the connections out among them.
+///
+/// `socket` was bound as any other and says only now that it shares: so a server that was there already is noticed.
+pub(super) fn beside(socket: &TcpListener) -> io::Result<TcpListener> {
+    SockRef::from(socket).set_reuse_port(true)?;
+    let address = socket.local_addr()?;
+    let another = tcp_socket(address)?;
+    another.set_reuse_port(true)?;
+    another.bind(&address.into())?;
+    prepare(&another, true)?;
+    Ok(another.into())
 }
 
 fn explain(error: &io::Error) -> String {
@@ -102,7 +120,7 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
 }
 
 fn unix_at(path: &Path) -> io::Result<UnixListener> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -132,7 +150,7 @@ fn occupant(path: &Path) -> Occupant {
 }
 
 fn knock(path: &Path) -> io::Result<()> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)
 }

@@ -58,6 +58,67 @@ fn a_refused_address_is_named_in_a_sentence() {
     );
 }
 
+/// How many connections each has in its queue.
+fn accepted(shards: &[Listener]) -> Vec<usize> {
+    let count = |shard: &Listener| match &shard.socket {
+        Socket::Tcp(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
+        Socket::Unix(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
+    };
+    shards.iter().map(count).collect()
+}
+
+#[test]
+fn shards_of_a_bound_address_share_its_connections_and_no_other_server_does() {
+    let first = Listener::tcp("127.0.0.1:0").unwrap().named("public");
+    let address = socket(&first);
+    let connect = || std::net::TcpStream::connect(address).unwrap();
+    let early: Vec<_> = (0..8).map(|_| connect()).collect();
+    let shards = first.shards(3).unwrap();
+    for shard in &shards {
+        assert_eq!((socket(shard), &*shard.name), (address, "public"));
+    }
+    assert_eq!(accepted(&shards), [early.len(), 0, 0]);
+    let clients: Vec<_> = (0..128).map(|_| connect()).collect();
+    let accepted = accepted(&shards);
+    assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+    assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+
+    let refused = Listener::tcp(address).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        format!("can't bind {address}: the address is in use")
+    );
+    drop(shards);
+    assert_eq!(Listener::tcp(address).unwrap().shards(1).unwrap().len(), 1);
+}
+
+#[test]
+fn shards_of_what_others_have_too_share_one_queue() {
+    let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let kept = given.try_clone().unwrap();
+    let address = given.local_addr().unwrap();
+    let tcp = given.into_listeners().unwrap().remove(0);
+    let path = Scratch::new();
+    let unix = Listener::unix(&path.0).unwrap();
+
+    let shards = tcp.shards(2).unwrap();
+    let _clients: Vec<_> = (0..32)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    assert_eq!(accepted(&shards), [32, 0]);
+    let _late = std::net::TcpStream::connect(address).unwrap();
+    drop(shards);
+    kept.accept().unwrap();
+
+    let mut shards = unix.shards(2).unwrap();
+    let _client = unix::net::UnixStream::connect(&path.0).unwrap();
+    shards.pop();
+    assert!(path.0.exists());
+    assert_eq!(accepted(&shards), [1]);
+    drop(shards);
+    assert!(!path.0.exists());
+}
+
 #[test]
 fn a_stale_socket_file_is_replaced_and_the_own_one_removed() {
     let path = Scratch::new();

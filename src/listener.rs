@@ -66,14 +66,36 @@ impl Listener {
     }
 
     /// Binds a Unix socket. The file that an earlier server left behind is replaced, and this one's is removed when
-    /// the server ends.
+    /// the server ends. Who may connect is what the process's umask leaves: with the usual `022` nobody but its user.
     ///
     /// # Errors
     ///
     /// A sentence that says what can't be bound and why: another server is listening there, say.
     pub fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let socket = bind::unix(path)?;
+        Self::over_file(path.as_ref(), None)
+    }
+
+    /// The same with a mode for the file, whatever the umask: `0o660` lets the group connect, `0o666` everybody. Not
+    /// for a moment is it open to more.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), wharf::Error> {
+    /// use wharf::{Listener, Server};
+    ///
+    /// let server = Server::new().listen(Listener::unix_with_mode("/run/app/app.sock", 0o660)?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`unix`](Self::unix), and when the mode is above `0o777`.
+    pub fn unix_with_mode(path: impl AsRef<Path>, mode: u32) -> Result<Self, Error> {
+        Self::over_file(path.as_ref(), Some(mode))
+    }
+
+    fn over_file(path: &Path, mode: Option<u32>) -> Result<Self, Error> {
+        let socket = bind::unix(path, mode)?;
         let mut listener = Self::over_unix(socket)?;
         listener.file = SocketFile::at(path).map(Arc::new);
         Ok(listener)

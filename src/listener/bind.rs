@@ -2,10 +2,11 @@
 //! it, and removed only by whoever made it.
 
 use std::fmt;
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -84,11 +85,18 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
+/// `mode` is that of the file; without one it is what the process's umask leaves.
+pub(super) fn unix(path: &Path, mode: Option<u32>) -> Result<UnixListener, Error> {
     let refused = |why: String, error: io::Error| {
         Error::bind(format!("can't bind unix:{}: {why}", path.display()), error)
     };
-    let error = match unix_at(path) {
+    if let Some(mode) = mode.filter(|mode| *mode > 0o777) {
+        return Err(Error::config(format!(
+            "the mode of unix:{} must be from 0 to 0o777, not {mode:#o}",
+            path.display()
+        )));
+    }
+    let error = match unix_at(path, mode) {
         Ok(socket) => return Ok(socket),
         Err(error) => error,
     };
@@ -102,7 +110,7 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
     }
     match occupant(path) {
         Occupant::Nobody => std::fs::remove_file(path)
-            .and_then(|()| unix_at(path))
+            .and_then(|()| unix_at(path, mode))
             .map_err(|error| refused(error.to_string(), error)),
         Occupant::Server => Err(refused(
             "another server is listening there".to_owned(),
@@ -119,11 +127,27 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
     }
 }
 
-fn unix_at(path: &Path) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+fn unix_at(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let mode = mode.map(Permissions::from_mode);
+    let socket = unix_socket(mode.clone())?;
     socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, mode)?;
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Linux makes the file with the mode of the socket, less the umask: so it is never open to more than is asked for.
+pub(super) fn unix_socket(mode: Option<Permissions>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let Some(mode) = mode else {
+        return Ok(socket);
+    };
+    let socket = File::from(OwnedFd::from(socket));
+    // Elsewhere this may fail, and the file has its mode a moment later.
+    let _ = socket.set_permissions(mode);
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// What keeps a path from being bound.

@@ -131,6 +131,47 @@ fn a_stale_socket_file_is_replaced_and_the_own_one_removed() {
 }
 
 #[test]
+fn the_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let path = Scratch::new();
+    for mode in [0o600, 0o660, 0o666, 0o777] {
+        let _listener = Listener::unix_with_mode(&path.0, mode).unwrap();
+        let found = std::fs::metadata(&path.0).unwrap().permissions();
+        assert_eq!(found.mode() & 0o7777, mode);
+        unix::net::UnixStream::connect(&path.0).unwrap();
+    }
+    // A stale one's mode doesn't live on.
+    drop(unix::net::UnixListener::bind(&path.0).unwrap());
+    std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let _listener = Listener::unix_with_mode(&path.0, 0o640).unwrap();
+    let found = std::fs::metadata(&path.0).unwrap().permissions();
+    assert_eq!(found.mode() & 0o7777, 0o640);
+
+    // Nor is it open to more before it has its mode.
+    #[cfg(target_os = "linux")]
+    {
+        let early = Scratch::new();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        let socket = bind::unix_socket(Some(mode)).unwrap();
+        let address = socket2::SockAddr::unix(&early.0).unwrap();
+        socket.bind(&address).unwrap();
+        let found = std::fs::metadata(&early.0).unwrap().permissions();
+        assert_eq!(found.mode() & 0o177, 0);
+    }
+
+    let other = Scratch::new();
+    let error = Listener::unix_with_mode(&other.0, 0o1000).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Config);
+    let error = error.to_string();
+    assert!(
+        error.ends_with("must be from 0 to 0o777, not 0o1000"),
+        "{error}"
+    );
+    assert!(!other.0.exists());
+}
+
+#[test]
 fn a_socket_that_is_listened_on_is_left_alone() {
     let path = Scratch::new();
     let _other = unix::net::UnixListener::bind(&path.0).unwrap();

@@ -23,7 +23,8 @@ impl Listener {
     /// socket unit there. The file of a Unix socket is the supervisor's and stays.
     ///
     /// Nothing was passed: the answer is empty, and so it is the second time. Without `LISTEN_PID` the sockets count
-    /// as this process's, since some supervisors can't know it.
+    /// as this process's, since some supervisors can't know it. What was taken is removed from the environment, for the
+    /// sake of child processes; so call this early, before code in C that reads the environment runs on other threads.
     ///
     /// ```
     /// # fn main() -> Result<(), wharf::Error> {

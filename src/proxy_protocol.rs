@@ -33,8 +33,8 @@ const CHUNK: usize = 256;
 ///
 /// What was told becomes [`ConnInfo::peer`](crate::ConnInfo::peer) and [`local`](crate::ConnInfo::local); the
 /// balancer's own address and the fields of version 2 are in [`ConnInfo::proxy`](crate::ConnInfo::proxy). A header that
-/// tells no addresses (`UNKNOWN`, `AF_UNSPEC`, and `LOCAL` in health checks) leaves those of the socket. Checksums
-/// (CRC32c) are not verified.
+/// tells no addresses (`UNKNOWN`, `AF_UNSPEC`, and `LOCAL` in health checks) leaves those of the socket: the peer is the
+/// balancer then, so whoever lets addresses in looks at [`ProxyInfo::client`] too. Checksums (CRC32c) are not verified.
 ///
 /// Waiting for a header is part of the connection's own future: it never holds up `accept()`. The layer goes above
 /// TLS and [`Http`](crate::Http), and the stream keeps its type, so tower's `option_layer` can switch it.

@@ -39,9 +39,9 @@ async fn child_that_serves_what_it_inherits() {
 }
 
 /// A server that runs with a TCP socket as descriptor 3 and a Unix socket as 4.
-struct Server34(Child);
+struct Activated(Child);
 
-impl Server34 {
+impl Activated {
     fn start(tcp: &TcpListener, unix: &UnixListener, notify: &str) -> Self {
         let script = "exec 3<&0 4<&1 0</dev/null 1>&2; \
                       export LISTEN_FDS=2 LISTEN_FDNAMES=web:local LISTEN_PID=$$; exec \"$0\" \"$@\"";
@@ -92,7 +92,7 @@ impl Server34 {
     }
 }
 
-impl Drop for Server34 {
+impl Drop for Activated {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -158,7 +158,7 @@ fn tcp_and_unix_sockets_are_served_under_the_names_they_were_passed_with() {
     let unix = UnixListener::bind(&path.0).unwrap();
     let supervisor = UnixDatagram::bind(&notify.0).unwrap();
 
-    let mut server = Server34::start(&tcp, &unix, notify.text());
+    let mut server = Activated::start(&tcp, &unix, notify.text());
     let path = path.text();
     assert_eq!(
         told(&supervisor),
@@ -192,7 +192,7 @@ fn a_supervisor_may_have_an_abstract_address() {
     let address = UnixAddress::from_abstract_name(&name).unwrap();
     let supervisor = UnixDatagram::bind_addr(&address).unwrap();
 
-    let mut server = Server34::start(&tcp, &unix, &format!("@{name}"));
+    let mut server = Activated::start(&tcp, &unix, &format!("@{name}"));
     assert!(told(&supervisor).starts_with("READY=1\n"));
     server.signal("-TERM");
     assert!(told(&supervisor).starts_with("STOPPING=1\n"));
@@ -224,7 +224,7 @@ fn what_was_not_passed_to_this_server_is_refused_with_a_sentence() {
             "a server needs something to listen on",
         ),
     ] {
-        let mut server = Server34::run(script, &tcp, &unix, "");
+        let mut server = Activated::run(script, &tcp, &unix, "");
         let mut said = String::new();
         let mut stderr = server.0.stderr.take().unwrap();
         stderr.read_to_string(&mut said).unwrap();
@@ -256,7 +256,7 @@ fn whoever_is_queued_is_served_by_the_next_server_however_the_last_one_ended() {
     let queued = queue_length();
     println!("{queued} queued");
     for ending in ["-TERM", "-KILL"] {
-        let mut first = Server34::start(&tcp, &unix, notify.text());
+        let mut first = Activated::start(&tcp, &unix, notify.text());
         assert!(told(&supervisor).starts_with("READY=1\n"));
         ask(&mut TcpStream::connect(address).unwrap());
         let connect = || TcpStream::connect(address).unwrap();
@@ -275,7 +275,7 @@ fn whoever_is_queued_is_served_by_the_next_server_however_the_last_one_ended() {
         };
         clients.iter_mut().for_each(say);
 
-        let _second = Server34::start(&tcp, &unix, notify.text());
+        let _second = Activated::start(&tcp, &unix, notify.text());
         assert!(told(&supervisor).starts_with("READY=1\n"));
         let wanted = format!("web {address}");
         for client in &mut clients {

@@ -233,3 +233,32 @@ fn who_comes_past_the_balancer_or_from_an_untrusted_one_is_closed() {
     assert_eq!(report.reason, CloseReason::Proxy(ProxyError::Untrusted));
     assert_eq!(report.info.proxy, None);
 }
+
+#[test]
+fn who_is_silent_keeps_nobody_waiting() {
+    let wharf = Wharf::start("127.0.0.1");
+    let mut silent: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(wharf.address).unwrap())
+        .collect();
+    let mut client = TcpStream::connect(wharf.address).unwrap();
+    client
+        .write_all(b"PROXY TCP4 192.0.2.1 198.51.100.2 1 80\r\n")
+        .unwrap();
+    let begun = Instant::now();
+    let answer = ask(&mut client);
+    let own = client.local_addr().unwrap();
+    let wanted = format!("\r\n\r\n192.0.2.1:1 198.51.100.2:80 {own} -");
+    assert!(answer.ends_with(&wanted), "{answer}");
+    // The others have five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4));
+
+    for late in &mut silent {
+        late.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(late.read(&mut [0]).unwrap(), 0);
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4));
+    let late = CloseReason::Proxy(ProxyError::Late { got: 0 });
+    wharf.report(|report| report.reason == late);
+    let told = wharf.end().closed;
+    assert_eq!(told["for want of a PROXY header"], 100);
+}

@@ -80,6 +80,20 @@ impl Server {
     /// # }
     /// ```
     ///
+    /// The two units of systemd for it:
+    ///
+    /// ```ini
+    /// # app.socket
+    /// [Socket]
+    /// ListenStream=80
+    /// FileDescriptorName=public
+    ///
+    /// # app.service
+    /// [Service]
+    /// Type=notify
+    /// ExecStart=/usr/bin/app
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Listener::inherited`].

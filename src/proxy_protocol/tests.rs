@@ -241,6 +241,26 @@ async fn slow_bytes_make_the_same_header() {
 }
 
 #[tokio::test]
+async fn a_setting_can_switch_it() {
+    for (layer, wanted) in [
+        (Some(behind_tens()), "192.0.2.1:54321"),
+        (None, "10.0.0.1:1"),
+    ] {
+        let seen = Seen::default();
+        let stack = tower::ServiceBuilder::new()
+            .option_layer(layer)
+            .service(reader(&seen));
+        let (mut client, server) = duplex(64);
+        client.write_all(LINE).await.unwrap();
+        drop(client);
+        let call = tower::ServiceExt::oneshot(stack, from("10.0.0.1:1", server));
+        assert!(call.await.is_ok());
+        let (info, _) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!(info.peer.to_string(), wanted);
+    }
+}
+
+#[tokio::test]
 async fn behind_it_a_limit_counts_the_real_peers() {
     let limit = crate::PerPeer::new(1);
     let stack = behind_tens().layer(limit.layer(reader(&Seen::default())));

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -283,4 +284,45 @@ fn whoever_is_queued_is_served_by_the_next_server_however_the_last_one_ended() {
             assert_eq!(answer(client), wanted);
         }
     }
+}
+
+#[test]
+fn restarts_under_load_lose_no_new_connection() {
+    let (tcp, address) = bind();
+    let (path, notify) = (Scratch::new("rolling"), Scratch::new("rollings"));
+    let unix = UnixListener::bind(&path.0).unwrap();
+    let supervisor = UnixDatagram::bind(&notify.0).unwrap();
+    let wanted = format!("web {address}");
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let ask_on = || {
+            while !stop.load(Relaxed) {
+                let mut client = TcpStream::connect(address).unwrap();
+                client.set_read_timeout(Some(SOON)).unwrap();
+                assert_eq!(ask(&mut client), wanted);
+                answered.fetch_add(1, Relaxed);
+            }
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_on)).collect();
+        for _ in 0..5 {
+            let mut server = Activated::start(&tcp, &unix, notify.text());
+            assert!(told(&supervisor).starts_with("READY=1\n"));
+            let before = answered.load(Relaxed);
+            let begun = Instant::now();
+            while answered.load(Relaxed) < before + 100 {
+                assert!(begun.elapsed() < SOON, "nobody is served");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            server.signal("-TERM");
+            assert!(told(&supervisor).starts_with("STOPPING=1\n"));
+            assert!(server.end().success());
+        }
+        // Whoever waits now is the last server's.
+        stop.store(true, Relaxed);
+        let _server = Activated::start(&tcp, &unix, notify.text());
+        assert!(told(&supervisor).starts_with("READY=1\n"));
+        for client in clients {
+            client.join().expect("nobody is lost");
+        }
+    });
 }

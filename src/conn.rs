@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -14,10 +15,12 @@ use tower_service::Service;
 use crate::body::Body;
 
 mod live;
+mod proxied;
 mod report;
 
 pub(crate) use live::{By, Live, Told};
 pub use live::{RequestLine, State};
+pub use proxied::{ProxyClient, ProxyError, ProxyInfo};
 pub use report::{CloseReason, ConnReport};
 
 /// An accepted stream with its facts: what the connection plane's services are called with.
@@ -74,6 +77,22 @@ impl<Io> Conn<Io> {
         }
     }
 
+    /// Ends the connection without a word: the account that a layer answers with which refuses it.
+    ///
+    /// ```
+    /// use wharf::{CloseReason, Conn, ConnReport};
+    ///
+    /// fn refuse<Io>(conn: Conn<Io>) -> ConnReport {
+    ///     let why = format!("{} is on the list", conn.info().peer);
+    ///     conn.end(CloseReason::BeforeHttp(why.into()))
+    /// }
+    /// # let _ = refuse::<tokio::io::DuplexStream>;
+    /// ```
+    pub fn end(self, reason: CloseReason) -> ConnReport {
+        let (_, live) = self.seal();
+        live.report(reason, Bytes::new())
+    }
+
     /// How this connection is told to stop, and watched; shared with the server that accepted it.
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
@@ -101,6 +120,8 @@ pub struct ConnInfo {
     pub local: Address,
     /// The name of the listener that accepted it; empty unless it was given one.
     pub listener: Arc<str>,
+    /// What a balancer said of it, where the listener speaks the PROXY protocol.
+    pub proxy: Option<Arc<ProxyInfo>>,
 }
 
 impl ConnInfo {

@@ -19,6 +19,9 @@ mod http1;
 mod interim;
 pub mod limits;
 pub mod listener;
+pub mod per_peer;
+#[cfg(feature = "proxy-protocol")]
+pub mod proxy_protocol;
 mod serve;
 pub mod server;
 mod service;
@@ -28,7 +31,8 @@ pub mod upgrade;
 
 pub use body::Body;
 pub use conn::{
-    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, RequestLine, State,
+    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
+    ProxyInfo, RequestLine, State,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{
@@ -38,6 +42,9 @@ pub use http1::{
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
+pub use per_peer::PerPeer;
+#[cfg(feature = "proxy-protocol")]
+pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
 pub use server::{ConnView, Handle, Phase, Server};
 pub use shutdown::{Report, Shutdown};

@@ -1,5 +1,5 @@
-//! Where connections come from: bound TCP and Unix sockets, one or several. Knows how to bind and how to accept one
-//! stream; when to accept, and what to do when that fails, is the server's business.
+//! Where connections come from: bound TCP and Unix sockets, one or several, inherited ones among them. Knows how to
+//! bind and how to accept one stream; when to accept, and what to do when that fails, is the server's business.
 
 use std::fmt;
 use std::io;
@@ -19,6 +19,8 @@ use crate::error::Error;
 use crate::test::Pipe;
 
 mod bind;
+#[cfg(feature = "inherited")]
+mod inherited;
 
 use bind::SocketFile;
 
@@ -39,7 +41,7 @@ pub struct Listener {
     local: Address,
     name: Arc<str>,
     file: Option<Arc<SocketFile>>,
-    /// Bound here, so that nobody else holds its queue.
+    /// Bound here, so that nobody else has the socket.
     is_own: bool,
 }
 
@@ -65,14 +67,36 @@ impl Listener {
     }
 
     /// Binds a Unix socket. The file that an earlier server left behind is replaced, and this one's is removed when
-    /// the server ends.
+    /// the server ends. Who may connect is what the process's umask leaves: with the usual `022` nobody but its user.
     ///
     /// # Errors
     ///
     /// A sentence that says what can't be bound and why: another server is listening there, say.
     pub fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let socket = bind::unix(path)?;
+        Self::over_file(path.as_ref(), None)
+    }
+
+    /// The same with a mode for the file, whatever the umask: `0o660` lets the group connect, `0o666` everybody. Not
+    /// for a moment is it open to more.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), wharf::Error> {
+    /// use wharf::{Listener, Server};
+    ///
+    /// let server = Server::new().listen(Listener::unix_with_mode("/run/app/app.sock", 0o660)?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`unix`](Self::unix), and when the mode is above `0o777`.
+    pub fn unix_with_mode(path: impl AsRef<Path>, mode: u32) -> Result<Self, Error> {
+        Self::over_file(path.as_ref(), Some(mode))
+    }
+
+    fn over_file(path: &Path, mode: Option<u32>) -> Result<Self, Error> {
+        let socket = bind::unix(path, mode)?;
         let mut listener = Self::over_unix(socket)?;
         listener.file = SocketFile::at(path).map(Arc::new);
         Ok(listener)
@@ -88,6 +112,39 @@ impl Listener {
     /// The address it is bound to.
     pub fn local(&self) -> &Address {
         &self.local
+    }
+
+    /// One for each of `count` workers.
+    ///
+    /// A TCP socket that was bound here gets others beside it (`SO_REUSEPORT`): the kernel shares connections out among
+    /// them, each has a queue of its own, and workers don't meet. When such a socket closes, what waits in its queue is
+    /// reset; so that is no way to hand a port over, and a socket that somebody else has too, who may go on when this
+    /// server ends, stays the only one: its workers share its queue, as those of a Unix socket do.
+    pub(crate) fn shards(self, count: usize) -> Result<Vec<Self>, Error> {
+        let mut shards = vec![self];
+        while shards.len() < count {
+            let shard = shards[0].another();
+            shards.push(shard.map_err(|error| Error::bind(bind::UNUSABLE, error))?);
+        }
+        Ok(shards)
+    }
+
+    fn another(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) if self.is_own && cfg!(target_os = "linux") => {
+                // A kernel that can't do this can still let all accept from one queue.
+                Socket::Tcp(bind::beside(socket).or_else(|_| socket.try_clone())?)
+            }
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+        };
+        Ok(Self {
+            socket,
+            local: self.local.clone(),
+            name: self.name.clone(),
+            file: self.file.clone(),
+            is_own: self.is_own,
+        })
     }
 
     fn over_tcp(socket: std::net::TcpListener) -> Result<Self, Error> {
@@ -115,35 +172,6 @@ impl Listener {
             name: Arc::default(),
             file: None,
             is_own: false,
-        })
-    }
-
-    /// As many listeners in place of this one: each with a queue of its own where that loses nobody, else all with the
-    /// same.
-    pub(crate) fn shared_by(self, parts: usize) -> Result<Vec<Self>, Error> {
-        let mut all = vec![self];
-        while all.len() < parts {
-            let part = all[0].part();
-            all.push(part.map_err(|error| Error::bind(bind::UNUSABLE, error))?);
-        }
-        Ok(all)
-    }
-
-    fn part(&self) -> io::Result<Self> {
-        let socket = match &self.socket {
-            Socket::Tcp(socket) if self.is_own && cfg!(target_os = "linux") => {
-                // A kernel that can't do this can still let all accept from one queue.
-                Socket::Tcp(bind::tcp_beside(socket).or_else(|_| socket.try_clone())?)
-            }
-            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
-            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
-        };
-        Ok(Self {
-            socket,
-            local: self.local.clone(),
-            name: self.name.clone(),
-            file: self.file.clone(),
-            is_own: self.is_own,
         })
     }
 

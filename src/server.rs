@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_service::Service;
 
-use crate::conn::{CloseReason, Conn, ConnInfo, ConnReport, Told};
+use crate::conn::{Address, CloseReason, Conn, ConnInfo, ConnReport, Told};
 use crate::error::{BoxError, Error};
 use crate::listener::{Accepted, IntoListeners, Listener, Stream};
 use crate::shutdown::{Progress, Report, Shutdown, Trigger};
@@ -21,6 +21,7 @@ use crate::shutdown::{Progress, Report, Shutdown, Trigger};
 mod accept;
 mod handle;
 mod limit;
+mod notify;
 mod open;
 mod per_core;
 mod steps;
@@ -227,12 +228,14 @@ impl Server {
         if self.max_connections == Some(0) {
             return Err(Error::config("max_connections must be above zero"));
         }
+        let listening = self.listeners.iter().map(|one| one.local().clone());
         let mut shutdown = std::mem::take(&mut self.shutdown);
         let trigger = shutdown.watch()?;
         let max = self.max_connections;
         let max = max.unwrap_or_else(limit::default_connections);
         self.open.begin(max, self.on_close.take());
         Ok(Life {
+            listening: listening.collect(),
             open: self.open.clone(),
             shutdown,
             trigger,
@@ -258,6 +261,7 @@ impl fmt::Debug for Server {
 
 /// The life of a server, from its first accept to its report; the accept loops go along with it, step by step.
 struct Life {
+    listening: Vec<Address>,
     open: Arc<Open>,
     shutdown: Shutdown,
     trigger: Trigger,
@@ -266,6 +270,7 @@ struct Life {
 impl Life {
     async fn run(mut self, steps: &Steps) -> Result<Report, Error> {
         let open = self.open.clone();
+        notify::ready(&self.listening);
         tokio::select! {
             biased;
             () = self.trigger.stop() => {}
@@ -285,9 +290,11 @@ impl Life {
             open,
             shutdown,
             mut trigger,
+            ..
         } = self;
         let (lame_duck, drain) = (shutdown.lame_duck, shutdown.drain);
         open.enter_phase(Phase::LameDuck);
+        notify::stopping(open.count());
         open.tell(Told::LastCall);
         let gently = async {
             let _ = timeout(lame_duck, steps.failed()).await;
@@ -454,6 +461,7 @@ where
             peer: accepted.peer,
             local: accepted.local,
             listener: accepted.listener,
+            proxy: None,
         };
         let conn = Conn::accepted(accepted.io, info, accepted.live);
         let mut ticket = self.open.enter(&conn);

@@ -352,7 +352,9 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::Evicted => "to make room",
         CloseReason::Operator => "by the operator",
         CloseReason::Upgraded => "upgraded",
-        CloseReason::BeforeHttp => "before HTTP",
+        CloseReason::Proxy(_) => "for want of a PROXY header",
+        CloseReason::PeerLimit => "over its peer's limit",
+        CloseReason::BeforeHttp(_) => "before HTTP",
     }
 }
 

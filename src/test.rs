@@ -168,8 +168,8 @@ where
             }
             match stack.call(conn).await {
                 Ok(report) => report,
-                Err(_) => {
-                    let mut report = live.report(CloseReason::BeforeHttp, Bytes::new());
+                Err(error) => {
+                    let mut report = live.report(CloseReason::before_http(error), Bytes::new());
                     report.info = live.info().cloned().unwrap_or(info);
                     report
                 }

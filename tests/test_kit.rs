@@ -443,7 +443,7 @@ async fn an_error_of_the_connection_plane_is_reported_as_a_server_does() {
     let report = client.closed().await;
     assert_eq!(
         (report.info.id, report.reason),
-        (7, CloseReason::BeforeHttp)
+        (7, CloseReason::BeforeHttp("no".into()))
     );
 }
 

@@ -1,13 +1,14 @@
 //! The account of a connection that ended, and why it did: in the words of whoever reads it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnInfo, RequestLine, State};
+use super::{ConnInfo, ProxyError, RequestLine, State};
 use crate::codec::Close;
-use crate::error::Reject;
+use crate::error::{BoxError, Reject};
 
 /// What a connection was, told once, when it has ended.
 #[derive(Debug, Clone)]
@@ -105,11 +106,20 @@ pub enum CloseReason {
     Operator,
     /// The connection left HTTP: its socket was handed to the handler after `101` or a `CONNECT`.
     Upgraded,
-    /// A service of the connection plane ended it before it spoke HTTP.
-    BeforeHttp,
+    /// It didn't begin with a PROXY header that is believed.
+    Proxy(ProxyError),
+    /// Its peer had as many connections open as one may have.
+    PeerLimit,
+    /// A service of the connection plane ended it before it spoke HTTP: its error, in words.
+    BeforeHttp(Arc<str>),
 }
 
 impl CloseReason {
+    /// A service of the connection plane failed.
+    pub(crate) fn before_http(error: impl Into<BoxError>) -> Self {
+        Self::BeforeHttp(error.into().to_string().into())
+    }
+
     /// One sentence for whoever reads the log.
     pub fn explain(&self) -> String {
         let fixed = match self {
@@ -121,6 +131,8 @@ impl CloseReason {
                 return format!("refused with {}: {reject}", reject.status().as_u16());
             }
             Self::Io(kind) => return format!("the connection failed: {kind}"),
+            Self::Proxy(error) => return error.to_string(),
+            Self::BeforeHttp(why) => return format!("ended before it spoke HTTP: {why}"),
             Self::ClientClosed => "closed by the client",
             Self::ClientAsked => "the client asked for it",
             Self::HandlerAsked => "the handler asked for it",
@@ -142,7 +154,7 @@ impl CloseReason {
             Self::Evicted => "it was idle and the server needed room",
             Self::Operator => "closed by the operator",
             Self::Upgraded => "handed over to another protocol",
-            Self::BeforeHttp => "ended before it spoke HTTP",
+            Self::PeerLimit => "its peer has as many connections open as one may have",
         };
         fixed.to_owned()
     }

@@ -2,14 +2,15 @@
 //! it, and removed only by whoever made it.
 
 use std::fmt;
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, SockRef, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::error::Error;
 
@@ -46,25 +47,30 @@ pub(super) fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<TcpListe
 }
 
 fn tcp_at(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
-    socket.set_reuse_address(true)?;
+    let socket = tcp_socket(address)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Another socket of the same address, with a queue of its own: Linux spreads connections over all that ask for it.
-pub(super) fn tcp_beside(socket: &TcpListener) -> io::Result<TcpListener> {
-    let address = socket.local_addr()?;
-    // Also of one that listens already, which the kernel then takes into the group.
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// Binds another socket where `socket` listens; the kernel shares the connections out among them.
+///
+/// `socket` was bound as any other and says only now that it shares: so a server that was there already is noticed.
+pub(super) fn beside(socket: &TcpListener) -> io::Result<TcpListener> {
     SockRef::from(socket).set_reuse_port(true)?;
-    let beside = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    beside.set_reuse_address(true)?;
-    beside.set_reuse_port(true)?;
-    beside.bind(&address.into())?;
-    prepare(&beside, true)?;
-    Ok(beside.into())
+    let address = socket.local_addr()?;
+    let another = tcp_socket(address)?;
+    another.set_reuse_port(true)?;
+    another.bind(&address.into())?;
+    prepare(&another, true)?;
+    Ok(another.into())
 }
 
 fn explain(error: &io::Error) -> String {
@@ -79,11 +85,18 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
+/// `mode` is that of the file; without one it is what the process's umask leaves.
+pub(super) fn unix(path: &Path, mode: Option<u32>) -> Result<UnixListener, Error> {
     let refused = |why: String, error: io::Error| {
         Error::bind(format!("can't bind unix:{}: {why}", path.display()), error)
     };
-    let error = match unix_at(path) {
+    if let Some(mode) = mode.filter(|mode| *mode > 0o777) {
+        return Err(Error::config(format!(
+            "the mode of unix:{} must be from 0 to 0o777, not {mode:#o}",
+            path.display()
+        )));
+    }
+    let error = match unix_at(path, mode) {
         Ok(socket) => return Ok(socket),
         Err(error) => error,
     };
@@ -97,7 +110,7 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
     }
     match occupant(path) {
         Occupant::Nobody => std::fs::remove_file(path)
-            .and_then(|()| unix_at(path))
+            .and_then(|()| unix_at(path, mode))
             .map_err(|error| refused(error.to_string(), error)),
         Occupant::Server => Err(refused(
             "another server is listening there".to_owned(),
@@ -114,11 +127,27 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Error> {
     }
 }
 
-fn unix_at(path: &Path) -> io::Result<UnixListener> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+fn unix_at(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let mode = mode.map(Permissions::from_mode);
+    let socket = unix_socket(mode.clone())?;
     socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, mode)?;
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Linux makes the file with the mode of the socket, less the umask: so it is never open to more than is asked for.
+pub(super) fn unix_socket(mode: Option<Permissions>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let Some(mode) = mode else {
+        return Ok(socket);
+    };
+    let socket = File::from(OwnedFd::from(socket));
+    // Elsewhere this may fail, and the file has its mode a moment later.
+    let _ = socket.set_permissions(mode);
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// What keeps a path from being bound.
@@ -145,7 +174,7 @@ fn occupant(path: &Path) -> Occupant {
 }
 
 fn knock(path: &Path) -> io::Result<()> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)
 }

@@ -58,6 +58,67 @@ fn a_refused_address_is_named_in_a_sentence() {
     );
 }
 
+/// How many connections each has in its queue.
+fn accepted(shards: &[Listener]) -> Vec<usize> {
+    let count = |shard: &Listener| match &shard.socket {
+        Socket::Tcp(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
+        Socket::Unix(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
+    };
+    shards.iter().map(count).collect()
+}
+
+#[test]
+fn shards_of_a_bound_address_share_its_connections_and_no_other_server_does() {
+    let first = Listener::tcp("127.0.0.1:0").unwrap().named("public");
+    let address = socket(&first);
+    let connect = || std::net::TcpStream::connect(address).unwrap();
+    let early: Vec<_> = (0..8).map(|_| connect()).collect();
+    let shards = first.shards(3).unwrap();
+    for shard in &shards {
+        assert_eq!((socket(shard), &*shard.name), (address, "public"));
+    }
+    assert_eq!(accepted(&shards), [early.len(), 0, 0]);
+    let clients: Vec<_> = (0..128).map(|_| connect()).collect();
+    let accepted = accepted(&shards);
+    assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+    assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+
+    let refused = Listener::tcp(address).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        format!("can't bind {address}: the address is in use")
+    );
+    drop(shards);
+    assert_eq!(Listener::tcp(address).unwrap().shards(1).unwrap().len(), 1);
+}
+
+#[test]
+fn shards_of_what_others_have_too_share_one_queue() {
+    let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let kept = given.try_clone().unwrap();
+    let address = given.local_addr().unwrap();
+    let tcp = given.into_listeners().unwrap().remove(0);
+    let path = Scratch::new();
+    let unix = Listener::unix(&path.0).unwrap();
+
+    let shards = tcp.shards(2).unwrap();
+    let _clients: Vec<_> = (0..32)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    assert_eq!(accepted(&shards), [32, 0]);
+    let _late = std::net::TcpStream::connect(address).unwrap();
+    drop(shards);
+    kept.accept().unwrap();
+
+    let mut shards = unix.shards(2).unwrap();
+    let _client = unix::net::UnixStream::connect(&path.0).unwrap();
+    shards.pop();
+    assert!(path.0.exists());
+    assert_eq!(accepted(&shards), [1]);
+    drop(shards);
+    assert!(!path.0.exists());
+}
+
 #[test]
 fn a_stale_socket_file_is_replaced_and_the_own_one_removed() {
     let path = Scratch::new();
@@ -67,6 +128,47 @@ fn a_stale_socket_file_is_replaced_and_the_own_one_removed() {
     assert_eq!(*listener.local(), Address::Unix(path.0.clone()));
     drop(listener);
     assert!(!path.0.exists());
+}
+
+#[test]
+fn the_file_has_the_mode_that_was_asked_for_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let path = Scratch::new();
+    for mode in [0o600, 0o660, 0o666, 0o777] {
+        let _listener = Listener::unix_with_mode(&path.0, mode).unwrap();
+        let found = std::fs::metadata(&path.0).unwrap().permissions();
+        assert_eq!(found.mode() & 0o7777, mode);
+        unix::net::UnixStream::connect(&path.0).unwrap();
+    }
+    // A stale one's mode doesn't live on.
+    drop(unix::net::UnixListener::bind(&path.0).unwrap());
+    std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let _listener = Listener::unix_with_mode(&path.0, 0o640).unwrap();
+    let found = std::fs::metadata(&path.0).unwrap().permissions();
+    assert_eq!(found.mode() & 0o7777, 0o640);
+
+    // Nor is it open to more before it has its mode.
+    #[cfg(target_os = "linux")]
+    {
+        let early = Scratch::new();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        let socket = bind::unix_socket(Some(mode)).unwrap();
+        let address = socket2::SockAddr::unix(&early.0).unwrap();
+        socket.bind(&address).unwrap();
+        let found = std::fs::metadata(&early.0).unwrap().permissions();
+        assert_eq!(found.mode() & 0o177, 0);
+    }
+
+    let other = Scratch::new();
+    let error = Listener::unix_with_mode(&other.0, 0o1000).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Config);
+    let error = error.to_string();
+    assert!(
+        error.ends_with("must be from 0 to 0o777, not 0o1000"),
+        "{error}"
+    );
+    assert!(!other.0.exists());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::handle::{ConnView, Phase};
 use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, State, Told};
+use crate::error::BoxError;
 use crate::shutdown::{Oldest, Report};
 
 pub(super) type OnClose = Box<dyn Fn(&ConnReport) + Send + Sync>;
@@ -375,6 +376,7 @@ impl<F> Task<F> {
 impl<F, E> Future for Task<F>
 where
     F: Future<Output = Result<ConnReport, E>>,
+    E: Into<BoxError>,
 {
     type Output = ();
 
@@ -391,7 +393,7 @@ where
             }
         }
         let end = ready!(this.connection.poll(cx));
-        this.ticket.close(end.map_err(|_| CloseReason::BeforeHttp));
+        this.ticket.close(end.map_err(CloseReason::before_http));
         Poll::Ready(())
     }
 }

@@ -131,7 +131,7 @@ impl Drop for Ends {
 fn shares(listeners: Vec<Listener>, workers: usize) -> Result<Vec<Vec<Listener>>, Error> {
     let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     for listener in listeners {
-        for (share, part) in shares.iter_mut().zip(listener.shared_by(workers)?) {
+        for (share, part) in shares.iter_mut().zip(listener.shards(workers)?) {
             share.push(part);
         }
     }

@@ -600,6 +600,7 @@ async fn run_script(script: Vec<Option<i32>>, time: Duration) -> (Report, Vec<Du
         pace: Pace::default(),
     };
     let life = Life {
+        listening: Vec::new(),
         open,
         shutdown,
         trigger,

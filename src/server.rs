@@ -420,8 +420,10 @@ where
     /// Waits until one more may be open. Whoever becomes idle meanwhile has to make room.
     async fn room(&mut self) {
         while self.open.count() >= self.open.max() {
-            self.open.evict();
-            let _ = timeout(LOOK_AGAIN, self.open.closed()).await;
+            let closed = timeout(LOOK_AGAIN, self.open.closed()).await;
+            if closed.is_err() && self.open.count() >= self.open.max() {
+                self.open.evict();
+            }
         }
     }
 

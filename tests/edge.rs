@@ -248,9 +248,13 @@ async fn above_nine_tenths_the_longest_idle_makes_room_and_the_busy_stay() {
     let mut first = idle.remove(0);
     ask(&mut first, "GET /again").await;
     assert_eq!(harness.handle.open(), 18);
+    // For a moment nobody counts as idle, since a request may be on its way; then there is room to be made.
+    let mut new = vec![harness.idle().await];
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(harness.handle.open(), 19);
     assert!(harness.closed(0).await.is_empty());
+    ask(&mut new[0], "GET /again").await;
 
-    let mut new = Vec::new();
     for makes_room in &mut idle[..3] {
         new.push(harness.idle().await);
         assert_eq!(rest(makes_room).await, "");
@@ -282,11 +286,7 @@ async fn a_full_house_of_busy_connections_lets_the_next_in_when_one_becomes_idle
     // Now that one is idle, and the next has to be let in for it.
     let begun = Instant::now();
     ask(&mut harness.client().await, "GET /").await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert_eq!(rest(&mut next).await, "");
 }
 
@@ -297,13 +297,7 @@ async fn silent_connections_make_room_for_who_speaks() {
     for _ in 0..200 {
         silent.push(harness.client().await);
     }
-    let begun = Instant::now();
     harness.idle().await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
     assert!(harness.handle.open() <= 50);
 }
 

@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pin_project_lite::pin_project;
@@ -42,6 +43,8 @@ struct Table {
     /// The longest idle when that was last looked up, the oldest first. Whoever became idle later is younger, so as
     /// long as one of these is still idle it is the oldest of all.
     oldest_idle: VecDeque<(u64, Instant)>,
+    /// When none was idle.
+    none_idle: Option<Instant>,
     /// What was said to all, and is said to whoever comes later.
     told: Told,
     report: Report,
@@ -53,6 +56,10 @@ struct Entry {
     info: ConnInfo,
 }
 
+/// Idle for less isn't idle: its next request, or the first of a connection that has just come, may be on its way.
+const SETTLED: Duration = Duration::from_secs(1);
+/// When all are busy they are not searched again for so long.
+const SEARCH_AGAIN: Duration = Duration::from_millis(20);
 /// How many of the longest idle are looked up at once, so that the search through all is shared by many accepts.
 const IDLE_AT_ONCE: usize = 256;
 
@@ -265,31 +272,38 @@ impl Table {
 
     /// The connection that has been idle for longest, once.
     fn oldest_idle(&mut self) -> Option<Arc<Live>> {
-        if self.oldest_idle.is_empty() {
-            self.find_idle();
-        }
-        while let Some((id, since)) = self.oldest_idle.pop_front() {
-            let entry = self.connections.get(&id);
+        loop {
+            if self.oldest_idle.is_empty() && !self.find_idle() {
+                return None;
+            }
+            let (id, since) = self.oldest_idle.pop_front()?;
             // Idle for the same reason as when it was looked up, not again.
+            let entry = self.connections.get(&id);
             if let Some(entry) = entry.filter(|entry| entry.idle_since() == Some(since)) {
                 return Some(entry.live.clone());
             }
-            if self.oldest_idle.is_empty() {
-                self.find_idle();
-            }
         }
-        None
     }
 
-    fn find_idle(&mut self) {
-        let idle = |(id, entry): (&u64, &Entry)| Some((*id, entry.idle_since()?));
+    /// Looks up who has been idle for longest; `false`: nobody is.
+    fn find_idle(&mut self) -> bool {
+        let now = Instant::now();
+        if self.none_idle.is_some_and(|then| now - then < SEARCH_AGAIN) {
+            return false;
+        }
+        let idle = |(id, entry): (&u64, &Entry)| {
+            let since = entry.idle_since()?;
+            (now.saturating_duration_since(since) >= SETTLED).then_some((*id, since))
+        };
         let mut idle: Vec<_> = self.connections.iter().filter_map(idle).collect();
         if idle.len() > IDLE_AT_ONCE {
             idle.select_nth_unstable_by_key(IDLE_AT_ONCE, |(_, since)| *since);
             idle.truncate(IDLE_AT_ONCE);
         }
         idle.sort_unstable_by_key(|(_, since)| *since);
+        self.none_idle = idle.is_empty().then_some(now);
         self.oldest_idle = idle.into();
+        !self.oldest_idle.is_empty()
     }
 }
 

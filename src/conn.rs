@@ -84,7 +84,7 @@ impl<Io> Conn<Io> {
     ///
     /// fn refuse<Io>(conn: Conn<Io>) -> ConnReport {
     ///     let why = format!("{} is on the list", conn.info().peer);
-    ///     conn.end(CloseReason::BeforeHttp(why.into()))
+    ///     conn.end(CloseReason::before_http(why))
     /// }
     /// # let _ = refuse::<tokio::io::DuplexStream>;
     /// ```

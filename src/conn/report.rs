@@ -115,9 +115,9 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// A service of the connection plane failed.
-    pub(crate) fn before_http(error: impl Into<BoxError>) -> Self {
-        Self::BeforeHttp(error.into().to_string().into())
+    /// What a service of the connection plane said, an error or a sentence, when it ended a connection.
+    pub fn before_http(why: impl Into<BoxError>) -> Self {
+        Self::BeforeHttp(why.into().to_string().into())
     }
 
     /// One sentence for whoever reads the log.

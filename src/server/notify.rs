@@ -1,5 +1,6 @@
 //! Telling a supervisor how the server is (sd_notify(3)): a datagram to `NOTIFY_SOCKET`. Knows nothing of the server but
-//! what it is told, says nothing without the feature `inherited`, and never fails the server: without a supervisor that listens there is nobody to tell.
+//! what it is told, says nothing without the feature `inherited`, and never fails the server: without a supervisor that
+//! listens there is nobody to tell.
 
 use std::env;
 use std::ffi::OsStr;

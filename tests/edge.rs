@@ -424,3 +424,84 @@ async fn a_connection_is_idle_for_as_long_as_its_response_advertised_and_a_secon
     );
     assert!(begun.elapsed() >= after && begun.elapsed() < after * 2);
 }
+
+/// What a client sends that is refused, with which limits, and the status.
+const REFUSED: [(&str, &str); 8] = [
+    ("400", "GET / HTTP/1.1\r\n\r\n"),
+    ("408", "GET / HTTP/1.1\r\nhost"),
+    (
+        "413",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 101\r\n\r\n",
+    ),
+    (
+        "414",
+        "GET /0123456789012345678901234567890123456789 HTTP/1.1\r\n\r\n",
+    ),
+    (
+        "431",
+        "GET / HTTP/1.1\r\nhost: a\r\na: 1\r\nb: 2\r\nc: 3\r\n\r\n",
+    ),
+    (
+        "501",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+    ),
+    ("503", "GET /never-ready HTTP/1.1\r\nhost: a\r\n\r\n"),
+    ("505", "GET / HTTP/2.0\r\nhost: a\r\n\r\n"),
+];
+
+/// Never ready for anything.
+#[derive(Clone)]
+struct NeverReady;
+
+impl tower::Service<Request<Body>> for NeverReady {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = std::future::Pending<Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        std::task::Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_refusal_before_the_handler_is_said_in_ones_own_words_and_told_to_the_log() {
+    for (status, bytes) in REFUSED {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        let http = Http::new()
+            .limits(Limits {
+                body_bytes: 100,
+                request_line_bytes: 40,
+                header_fields: 3,
+                ..Limits::default()
+            })
+            .on_reject(|reject| {
+                let body = format!(r#"{{"error":"{}"}}"#, reject.explain());
+                let response = Response::builder().status(reject.status());
+                let json = response.header("content-type", "application/json");
+                json.body(body).unwrap()
+            })
+            .on_refused(move |refused| log.lock().unwrap().push(refused.status().to_string()));
+        let mut client = wharf::test::connect(http, NeverReady);
+        client.send(bytes).await;
+        let response = client.response().await;
+        assert_eq!(response.status().as_str(), status);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.headers()["connection"], "close");
+        assert!(
+            response.body().starts_with(br#"{"error":""#),
+            "{response:?}"
+        );
+        let told = told.lock().unwrap().clone();
+        assert!(told.len() == 1 && told[0].starts_with(status), "{told:?}");
+        let reason = client.closed().await.reason;
+        assert!(!reason.explain().is_empty());
+    }
+}

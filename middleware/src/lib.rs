@@ -4,9 +4,16 @@
 //!
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
+//! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 
 pub mod detach;
 pub mod from_fn;
+#[cfg(test)]
+mod mock;
+pub mod timeout;
 
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
+pub use timeout::{Deadline, TimedOut, Timeout};
+
+pub use wharf::BoxError;

@@ -5,15 +5,18 @@
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
+//! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
 
 pub mod detach;
 pub mod from_fn;
 #[cfg(test)]
 mod mock;
 pub mod timeout;
+pub mod trusted_proxies;
 
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use timeout::{Deadline, TimedOut, Timeout};
+pub use trusted_proxies::{ClientAddress, TrustedProxies};
 
 pub use wharf::BoxError;

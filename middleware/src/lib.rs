@@ -4,11 +4,13 @@
 //!
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
+//! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
 
 pub mod detach;
 pub mod from_fn;
+pub mod keep_alive;
 #[cfg(test)]
 mod mock;
 pub mod timeout;
@@ -16,6 +18,7 @@ pub mod trusted_proxies;
 
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
+pub use keep_alive::KeepAlive;
 pub use timeout::{Deadline, TimedOut, Timeout};
 pub use trusted_proxies::{ClientAddress, TrustedProxies};
 

@@ -6,6 +6,7 @@
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
+//! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
 
@@ -15,6 +16,7 @@ pub mod from_fn;
 pub mod keep_alive;
 #[cfg(test)]
 mod mock;
+pub mod timed;
 pub mod timeout;
 pub mod trusted_proxies;
 
@@ -22,6 +24,7 @@ pub use access_log::AccessLog;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;
+pub use timed::{Timed, Timings};
 pub use timeout::{Deadline, TimedOut, Timeout};
 pub use trusted_proxies::{ClientAddress, TrustedProxies};
 

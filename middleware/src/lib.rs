@@ -9,10 +9,13 @@
 //! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
+//!
+//! To write one of your own, read the [`guide`].
 
 pub mod access_log;
 pub mod detach;
 pub mod from_fn;
+pub mod guide;
 pub mod keep_alive;
 #[cfg(test)]
 mod mock;

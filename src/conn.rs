@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -145,6 +146,12 @@ impl ConnInfo {
     pub fn request_number<B: 'static>(request: &Request<B>) -> Option<u64> {
         let body = (request.body() as &dyn Any).downcast_ref::<Body>()?;
         body.origin().map(|origin| origin.exchange)
+    }
+
+    /// How long ago the request's connection was accepted, as long as it has the [`Body`] that it came with.
+    pub fn age<B: 'static>(request: &Request<B>) -> Option<Duration> {
+        let body = (request.body() as &dyn Any).downcast_ref::<Body>()?;
+        body.live().map(|live| live.since().elapsed())
     }
 }
 

@@ -2,11 +2,33 @@
 //!
 //! One layer, one file; each is generic over body types, so that it runs on wharf and under hyper and axum alike.
 //!
+//! - [`access_log`]: a line for each request, when its response has ended, to any writer, never in a worker's way.
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
+//! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
+//! - [`timed`]: where the time of a request goes, layer by layer.
+//! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
+//! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
+//!
+//! To write one of your own, read the [`guide`].
 
+pub mod access_log;
 pub mod detach;
 pub mod from_fn;
+pub mod guide;
+pub mod keep_alive;
+#[cfg(test)]
+mod mock;
+pub mod timed;
+pub mod timeout;
+pub mod trusted_proxies;
 
+pub use access_log::AccessLog;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
+pub use keep_alive::KeepAlive;
+pub use timed::{Timed, Timings};
+pub use timeout::{Deadline, TimedOut, Timeout};
+pub use trusted_proxies::{ClientAddress, TrustedProxies};
+
+pub use wharf::BoxError;

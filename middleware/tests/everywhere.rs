@@ -1,47 +1,181 @@
-//! Each layer runs unchanged under hyper and axum: one client, one answer.
+//! Each layer runs unchanged on wharf, under hyper and under axum: one client, one answer.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
-use tower::{ServiceBuilder, service_fn};
-use wharf_middleware::{Next, from_fn};
+use tower::{Layer, Service, service_fn};
+use tower_layer::Identity;
+use wharf_middleware::{
+    AccessLog, ClientAddress, Deadline, Detach, KeepAlive, Next, Timeout, Timings, TrustedProxies,
+    from_fn,
+};
 
-#[tokio::test]
-async fn from_fn_runs_under_hyper() {
-    let hello = service_fn(async |_: Request<hyper::body::Incoming>| {
-        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
-    });
-    let app = ServiceBuilder::new().layer(from_fn(stamp)).service(hello);
-
-    let (client, server) = duplex(4096);
-    tokio::spawn(
-        hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(server), TowerToHyperService::new(app)),
-    );
-    assert_eq!(ask(client).await, ("stamped".into(), "hello".into()));
+/// What a client heard: the answer's fields and its body, which is what the innermost service knew of the request.
+struct Heard {
+    fields: HeaderMap,
+    body: String,
 }
 
-#[tokio::test]
-async fn from_fn_runs_under_axum() {
-    let app = axum::Router::new()
-        .route("/", axum::routing::get(|| async { "hello" }))
-        .layer(from_fn(stamp));
+/// One test for each server that asks through `$layer` and hands what was heard to `$check`.
+macro_rules! everywhere {
+    ($name:ident, || $layer:expr, $check:expr) => {
+        mod $name {
+            use super::*;
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    let client = tokio::net::TcpStream::connect(address).await.unwrap();
-    assert_eq!(ask(client).await, ("stamped".into(), "hello".into()));
+            #[tokio::test]
+            async fn on_wharf() {
+                let app = $layer.layer(service_fn(known::<wharf::Body>));
+                let (client, server) = duplex(4096);
+                tokio::spawn(wharf::serve_connection(server, app));
+                let check = $check;
+                check(ask(client).await).await;
+            }
+
+            #[tokio::test]
+            async fn under_hyper() {
+                let app = $layer.layer(service_fn(known::<hyper::body::Incoming>));
+                let (client, server) = duplex(4096);
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(server), TowerToHyperService::new(app)),
+                );
+                let check = $check;
+                check(ask(client).await).await;
+            }
+
+            #[tokio::test]
+            async fn under_axum() {
+                let app = axum::Router::new()
+                    .route_service("/", service_fn(known::<axum::body::Body>))
+                    .layer($layer);
+                let app = app.into_make_service_with_connect_info::<SocketAddr>();
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(async move { axum::serve(listener, app).await });
+                let client = tokio::net::TcpStream::connect(address).await.unwrap();
+                let check = $check;
+                check(ask(client).await).await;
+            }
+        }
+    };
+}
+
+everywhere!(a_function, || from_fn(stamp), async |heard: Heard| {
+    assert_eq!(heard.fields["x-stamp"], "stamped");
+});
+
+everywhere!(detach, || Detach, async |heard: Heard| {
+    assert_eq!(heard.body, "nothing");
+});
+
+everywhere!(
+    time_outs,
+    || Timeout::new()
+        .handler(MINUTE)
+        .exchange(MINUTE)
+        .gap(MINUTE)
+        .announce(),
+    async |heard: Heard| assert_eq!(heard.body, "deadline")
+);
+
+everywhere!(
+    keep_alive,
+    || KeepAlive::new().idle(MINUTE),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["keep-alive"], "timeout=59");
+    }
+);
+
+everywhere!(
+    trusted_proxies,
+    || TrustedProxies::forwarded()
+        .trust(["127.0.0.1"])
+        .unwrap()
+        .peer_from(|extensions| {
+            let axums = extensions.get::<ConnectInfo<SocketAddr>>();
+            // The streams in memory have no peer.
+            Some(axums.map_or(([127, 0, 0, 1], 80).into(), |connect| connect.0))
+        }),
+    async |heard: Heard| assert_eq!(heard.body, "203.0.113.7")
+);
+
+everywhere!(
+    access_log,
+    || {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        WRITTEN.with(|place| *place.borrow_mut() = written.clone());
+        AccessLog::json().to_writer(Shared(written))
+    },
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let written = WRITTEN.with(|place| place.borrow().clone());
+        let whole_line = async {
+            while !written.lock().unwrap().ends_with(b"\n") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(MINUTE, whole_line)
+            .await
+            .expect("a line");
+        let line = written.lock().unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!((&line["status"], &line["bytes"]), (&200.into(), &7.into()));
+        assert_eq!(line["ended"], "complete");
+    }
+);
+
+everywhere!(
+    timed,
+    || TIMINGS.with(|timings| timings.timed("nothing", Identity::new())),
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let layer = &TIMINGS.with(Timings::snapshot).layers[0];
+        assert_eq!((layer.calls, layer.passed_on), (1, 1));
+    }
+);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+// Each test has a thread of its own.
+thread_local! {
+    static WRITTEN: std::cell::RefCell<Arc<Mutex<Vec<u8>>>> = std::cell::RefCell::default();
+    static TIMINGS: Timings = Timings::new();
+}
+
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Says what the layers told of the request.
+async fn known<B: 'static>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let known = match (ClientAddress::of(&request), Deadline::of(&request)) {
+        (Some(client), _) if client.is_forwarded() => client.ip().to_string(),
+        (_, Some(_)) => "deadline".to_owned(),
+        _ => "nothing".to_owned(),
+    };
+    Ok(Response::new(Full::from(known)))
 }
 
 async fn stamp<S, B, R>(request: Request<B>, next: Next<S>) -> Result<Response<R>, S::Error>
 where
-    S: tower::Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>>,
 {
     let mut response = next.call(request).await?;
     let stamp = HeaderValue::from_static("stamped");
@@ -49,16 +183,19 @@ where
     Ok(response)
 }
 
-async fn ask(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> (String, Bytes) {
-    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
-        .await
-        .unwrap();
+async fn ask(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Heard {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(io));
+    let (mut client, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
     let request = Request::get("/")
         .header("host", "localhost")
-        .body(Empty::<Bytes>::new());
-    let response = client.send_request(request.unwrap()).await.unwrap();
-    let stamp = response.headers()["x-stamp"].to_str().unwrap().to_owned();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (stamp, body)
+        .header("forwarded", "for=203.0.113.7");
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let response = client.send_request(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Heard {
+        fields: parts.headers,
+        body: String::from_utf8(body.into()).unwrap(),
+    }
 }

@@ -3,9 +3,9 @@
 //! Nothing here knows a socket, a clock, a waker or tower. A codec that lacks bytes says so by returning
 //! `None` and leaves its input as it was; a codec that refuses says why with a [`Reject`].
 //!
-//! Two head parsers ship, [`Httparse`] and [`Strict`]. What must not differ between them is written once:
-//! [`framing`] (which body a request has), [`target`] (request target and `Host`), [`chunked`] (the chunked
-//! coding) and [`encode`] (the way back).
+//! Two head parsers ship: [`Strict`], the default, and [`Httparse`], for whoever would rather trust a parser that many
+//! servers share. What must not differ between them is written once: [`framing`] (which body a request has),
+//! [`target`] (request target and `Host`), [`chunked`] (the chunked coding) and [`encode`] (the way back).
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, request, response};

@@ -17,11 +17,13 @@ pub mod encode;
 mod field;
 pub mod framing;
 mod head;
+mod lines;
 mod names;
 mod output;
 mod scan;
 mod strict;
 pub mod target;
+mod usual;
 
 pub use chunked::BodyDecoder;
 pub use encode::EncodeError;

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::chunked::BodyDecoder;
 use super::encode::{self, BodyEncoder, EncodeError};
@@ -80,7 +80,6 @@ impl Strict {
             .request
             .decide(&scan.framing, &self.bounds)
             .map_err(Reject::new)?;
-        parts.headers.clear();
         let head = input.split_to(len).freeze();
         let filled = reserve(&mut parts.headers, scan.fields.len()).and_then(|()| {
             for span in &scan.fields {
@@ -159,6 +158,7 @@ impl Desk {
         let head = input.split_to(found.len).freeze();
         if self.fill(&found.request, &head, parts).is_err() {
             put_back(input, &head);
+            parts.headers.clear();
             return None;
         }
         Some(Head {
@@ -221,30 +221,28 @@ fn append(map: &mut HeaderMap, span: &Span, head: &Bytes) -> Result<(), Reason> 
     added.map(drop).map_err(|_| Reason::TooManyFields)
 }
 
-/// Fills in what the request line said; the fields are there.
+/// Fills in what the request line said, where that isn't so by default; the fields are there.
 #[inline(always)]
 fn request_line(
     request: &RequestLine,
     head: &Bytes,
     parts: &mut request::Parts,
 ) -> Result<(), Reason> {
-    parts.method = Method::from_bytes(&head[request.method..request.target - 1])
-        .map_err(|_| Reason::Method)?;
-    parts.version = if request.http10 {
-        Version::HTTP_10
-    } else {
-        Version::HTTP_11
-    };
-    // The root is asked for most often, and needs no share of the head.
-    parts.uri = if request.form == Form::Origin && request.target_end - request.target == 1 {
-        Uri::default()
-    } else {
+    let method = &head[request.method..request.target - 1];
+    if method != b"GET" {
+        parts.method = Method::from_bytes(method).map_err(|_| Reason::Method)?;
+    }
+    if request.http10 {
+        parts.version = Version::HTTP_10;
+    }
+    let is_root = request.form == Form::Origin && request.target_end - request.target == 1;
+    if !is_root {
         let target = head.slice(request.target..request.target_end);
         if request.form == Form::Absolute {
             override_host(&mut parts.headers, &target)?;
         }
-        target::uri(request.form, target)?
-    };
+        parts.uri = target::uri(request.form, target)?;
+    }
     Ok(())
 }
 

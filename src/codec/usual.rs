@@ -110,7 +110,10 @@ fn fresh(input: &[u8], at: usize) -> Option<(Span, usize)> {
 /// `method SP path SP HTTP/1.x CR LF`, and where the next line begins.
 #[inline(always)]
 fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
-    let method_end = input.iter().position(|&b| !field::is_tchar(b))?;
+    let method_end = match input.first_chunk()? {
+        b"GET " => 3,
+        _ => input.iter().position(|&b| !field::is_tchar(b))?,
+    };
     let target = method_end + 1;
     let [b' ', rest @ ..] = input.get(method_end..)? else {
         return None;

@@ -4,7 +4,7 @@
 //! PORT=8888 cargo run --release --example contract
 //! ```
 //!
-//! `CODEC=strict` switches the parser, `WORKERS=n` the number of threads, `RUNTIME=local` gives each of them a runtime of
+//! `CODEC=httparse` switches the parser, `WORKERS=n` the number of threads, `RUNTIME=local` gives each of them a runtime of
 //! its own; `TERM` drains, a second one cuts.
 //! What is sent here is fixed: tools compare it byte by byte.
 
@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::codec::Strict;
+use wharf::codec::Httparse;
 use wharf::{Body, BoxError, Conn, ConnReport, Http, Listener, Report, Server, Stream};
 
 type Result<T, E = BoxError> = std::result::Result<T, E>;
@@ -167,9 +167,9 @@ fn main() {
         text.parse().ok().filter(|n| (1..=1024).contains(n))
     });
     let port = setting("PORT", "a port", |text| text.parse::<u16>().ok());
-    let codec = setting("CODEC", "`httparse` or `strict`", |text| match text {
-        "httparse" => Some(false),
-        "strict" => Some(true),
+    let codec = setting("CODEC", "`strict` or `httparse`", |text| match text {
+        "strict" => Some(false),
+        "httparse" => Some(true),
         _ => None,
     });
     let runtime = setting("RUNTIME", "`shared` or `local`", |text| match text {
@@ -178,7 +178,7 @@ fn main() {
         _ => None,
     });
 
-    let (strict, local) = (codec.unwrap_or(false), runtime.unwrap_or(false));
+    let (httparse, local) = (codec.unwrap_or(false), runtime.unwrap_or(false));
 
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -191,7 +191,7 @@ fn main() {
         runtime.worker_threads(1);
     }
     let outcome = match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(server, port.unwrap_or(8888), strict, local)),
+        Ok(runtime) => runtime.block_on(run(server, port.unwrap_or(8888), httparse, local)),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = outcome {
@@ -199,14 +199,14 @@ fn main() {
     }
 }
 
-async fn run(server: Server, port: u16, strict: bool, local: bool) -> Result<()> {
+async fn run(server: Server, port: u16, httparse: bool, local: bool) -> Result<()> {
     let listener = Listener::tcp(format!("127.0.0.1:{port}"))?;
     println!("listening on http://{}", listener.local());
     let server = server.listen(listener)?;
 
     let app = ServiceBuilder::new();
-    let report = if strict {
-        let http = Http::new().codec(Strict::new);
+    let report = if httparse {
+        let http = Http::new().codec(Httparse::new);
         serve(server, local, app.layer(http).service(service_fn(answer))).await?
     } else {
         let http = Http::new();

@@ -3,9 +3,9 @@
 //! Nothing here knows a socket, a clock, a waker or tower. A codec that lacks bytes says so by returning
 //! `None` and leaves its input as it was; a codec that refuses says why with a [`Reject`].
 //!
-//! Two head parsers ship, [`Httparse`] and [`Strict`]. What must not differ between them is written once:
-//! [`framing`] (which body a request has), [`target`] (request target and `Host`), [`chunked`] (the chunked
-//! coding) and [`encode`] (the way back).
+//! Two head parsers ship: [`Strict`], the default, and [`Httparse`], for whoever would rather trust a parser that many
+//! servers share. What must not differ between them is written once: [`framing`] (which body a request has),
+//! [`target`] (request target and `Host`), [`chunked`] (the chunked coding) and [`encode`] (the way back).
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, request, response};
@@ -17,11 +17,13 @@ pub mod encode;
 mod field;
 pub mod framing;
 mod head;
+mod lines;
 mod names;
 mod output;
 mod scan;
 mod strict;
 pub mod target;
+mod usual;
 
 pub use chunked::BodyDecoder;
 pub use encode::EncodeError;
@@ -38,17 +40,17 @@ pub trait Codec {
 
     /// Takes one whole request head from the front of `input` and fills `parts` with it.
     ///
-    /// `parts` comes with an empty `HeaderMap` (perhaps with capacity left from an earlier exchange); on
-    /// `Ok(None)` and on `Err` its content is unspecified and the caller clears it.
+    /// `parts` comes as that of a new `Request`, though its map may have capacity left from an earlier exchange: what
+    /// is so by default, as a GET of `/` is, needs no word.
     ///
-    /// `Ok(None)` asks for more bytes and leaves `input` untouched. The codec may remember how far it looked,
-    /// so that a head which arrives a byte at a time costs linear time; it may rely on being called again with
-    /// the same bytes and more behind them.
+    /// `Ok(None)` asks for more bytes and leaves `input` and `parts` untouched. The codec may remember how far it
+    /// looked, so that a head which arrives a byte at a time costs linear time; it may rely on being called again
+    /// with the same bytes and more behind them.
     ///
     /// # Errors
     ///
     /// A [`Reject`] ends the connection: after it nothing in `input` can be trusted, though the refused head is still
-    /// there, to be shown.
+    /// there, to be shown; `parts` is unspecified.
     fn decode_head(
         &mut self,
         input: &mut BytesMut,

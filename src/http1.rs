@@ -17,7 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::Body;
-use crate::codec::{Codec, Httparse};
+use crate::codec::{Codec, Strict};
 use crate::conn::{Conn, ConnInfo, ConnReport, Live};
 use crate::error::{BoxError, Error, Reject};
 use crate::limits::Limits;
@@ -56,7 +56,7 @@ pub use refused::Refused;
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct Http<M = fn(&Limits) -> Httparse> {
+pub struct Http<M = fn(&Limits) -> Strict> {
     settings: Arc<Settings>,
     codec: M,
 }
@@ -78,7 +78,7 @@ impl Http {
     pub fn new() -> Self {
         Self {
             settings: Arc::default(),
-            codec: Httparse::new,
+            codec: Strict::new,
         }
     }
 }
@@ -96,12 +96,12 @@ impl<M> Http<M> {
         self
     }
 
-    /// Another codec, made anew for each connection.
+    /// Another codec, made anew for each connection, in the place of [`Strict`].
     ///
     /// ```
-    /// use wharf::{Http, codec::Strict};
+    /// use wharf::{Http, codec::Httparse};
     ///
-    /// let http = Http::new().codec(Strict::new);
+    /// let http = Http::new().codec(Httparse::new);
     /// # let _ = http;
     /// ```
     pub fn codec<N, C>(self, codec: N) -> Http<N>
@@ -304,7 +304,7 @@ impl<S, M: Clone> Layer<S> for Http<M> {
 
 /// The connection service that [`Http`] makes of a request service.
 #[derive(Debug, Clone)]
-pub struct Http1<S, M = fn(&Limits) -> Httparse> {
+pub struct Http1<S, M = fn(&Limits) -> Strict> {
     http: Http<M>,
     service: S,
 }
@@ -340,7 +340,7 @@ where
 
 /// The layer that [`Http::per_connection`] makes.
 #[derive(Debug, Clone)]
-pub struct PerConnection<F, M = fn(&Limits) -> Httparse> {
+pub struct PerConnection<F, M = fn(&Limits) -> Strict> {
     http: Http<M>,
     target: F,
 }
@@ -359,7 +359,7 @@ impl<S, F: Clone, M: Clone> Layer<S> for PerConnection<F, M> {
 
 /// The connection service that [`PerConnection`] makes of a make-service.
 #[derive(Debug, Clone)]
-pub struct MakeHttp1<S, F, M = fn(&Limits) -> Httparse> {
+pub struct MakeHttp1<S, F, M = fn(&Limits) -> Strict> {
     http: Http<M>,
     target: F,
     make: S,
@@ -444,7 +444,7 @@ where
     let settings = Arc::<Settings>::default();
     connection::serve(
         io.into(),
-        Httparse::new(&settings.limits),
+        Strict::new(&settings.limits),
         service,
         settings,
     )

@@ -348,11 +348,20 @@ fn framing(
     Ok(BodyEncoder::new(State::Chunked))
 }
 
+const CONTENT_LENGTH: &[u8; 16] = b"content-length: ";
+
 #[inline]
 fn content_length(length: u64, output: &mut Output) {
-    output.put(b"content-length: ");
-    output.put(itoa::Buffer::new().format(length).as_bytes());
-    output.put(b"\r\n");
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(length).as_bytes();
+    let line = output.claim(CONTENT_LENGTH.len() + digits.len() + 2);
+    if let Some((name, rest)) = line.split_first_chunk_mut()
+        && let Some((value, end)) = rest.split_last_chunk_mut()
+    {
+        *name = *CONTENT_LENGTH;
+        copy(value, digits);
+        *end = *b"\r\n";
+    }
 }
 
 /// Writes the one `connection` line, if there is something to say (RFC 9112 section 9.3).

@@ -43,12 +43,12 @@ pub(super) fn line(bytes: &[u8], at: usize) -> Result<Line, Reason> {
     if let [b'\r', b'\n', ..] = rest {
         return Ok(Line::Empty(at + 2));
     }
-    let Some(len) = name_len(rest) else {
+    let Some(len) = position(b':', rest) else {
         return unusual(rest);
     };
     let colon = at + len;
     let known = names::find(bytes, at, colon);
-    if known.is_none() && !(len <= LONGEST_NAME && is_token(&bytes[at..colon])) {
+    if known.is_none() && !is_name(&bytes[at..colon]) {
         return unusual(rest);
     }
     let after = &bytes[colon + 1..];
@@ -95,6 +95,11 @@ pub(super) fn bad_value(value: &[u8]) -> Option<(usize, Reason)> {
     Some((at, reason))
 }
 
+/// A token that `http` can hold as a field name.
+pub(super) fn is_name(bytes: &[u8]) -> bool {
+    bytes.len() <= LONGEST_NAME && is_token(bytes)
+}
+
 /// One or more `tchar` (RFC 9110 section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_tchar(b))
@@ -117,23 +122,37 @@ static TCHAR: [bool; 256] = {
     table
 };
 
-/// Bytes before the first colon, eight at a time.
+/// Where `byte` is first, eight bytes at a time: for what is near, which costs less than a call.
 #[inline(always)]
-fn name_len(rest: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const COLONS: u64 = ONES * b':' as u64;
+pub(super) fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while let Some(eight) = rest.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let other = u64::from_le_bytes(*eight) ^ COLONS;
-        // The lowest set bit marks the first byte that is zero; higher ones may be wrong.
-        let found = other.wrapping_sub(ONES) & !other & (ONES << 7);
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        if let Some(place) = place(byte, *eight) {
+            return Some(at + place);
         }
         at += 8;
     }
-    let tail = rest.get(at..)?;
-    Some(at + tail.iter().position(|&b| b == b':')?)
+    let tail = bytes.get(at..)?;
+    Some(at + tail.iter().position(|&b| b == byte)?)
+}
+
+/// Where `byte` is first, if it may be near as well as far.
+#[inline(always)]
+pub(super) fn position_far(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let Some((near, far)) = bytes.split_first_chunk::<32>() else {
+        return position(byte, bytes);
+    };
+    position(byte, near).or_else(|| Some(near.len() + memchr(byte, far)?))
+}
+
+/// The first of eight bytes that is `byte`.
+#[inline(always)]
+fn place(byte: u8, eight: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let other = u64::from_le_bytes(eight) ^ (ONES * byte as u64);
+    // The lowest set bit marks the first byte that is zero; higher ones may be wrong.
+    let found = other.wrapping_sub(ONES) & !other & (ONES << 7);
+    (found != 0).then_some(found.trailing_zeros() as usize / 8)
 }
 
 /// `value` without SP and HTAB around it.

@@ -49,10 +49,7 @@ impl Httparse {
         {
             return Ok(None);
         }
-        let mut scan = self
-            .begun
-            .take()
-            .unwrap_or_else(|| Box::new(Scan::new(Vec::new())));
+        let mut scan = self.begun.take().unwrap_or_default();
         let len = scan.judge(input, &self.bounds)?;
         if len.is_none() {
             self.begun = Some(scan);
@@ -63,7 +60,7 @@ impl Httparse {
     /// Why a whole head is refused: the first error in byte order, as the scan sees it.
     #[cold]
     fn why(&self, head: &[u8], reason: Reason) -> Reject {
-        let judged = Scan::new(Vec::new()).judge(head, &self.bounds);
+        let judged = Scan::default().judge(head, &self.bounds);
         debug_assert!(
             judged.is_err(),
             "only refused by httparse ({reason:?}): {:?}",

@@ -255,14 +255,14 @@ pub(in crate::codec) fn copy(to: &mut [u8], from: &[u8]) {
         copy_ends::<8>(to, from);
     } else if from.len() >= 4 {
         copy_ends::<4>(to, from);
+    } else if from.len() >= 2 {
+        copy_ends::<2>(to, from);
     } else {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
+        copy_ends::<1>(to, from);
     }
 }
 
-/// Copies a slice of `N` to `2 * N` bytes to one of the same length.
+/// Copies a slice of `N` to `2 * N` bytes to one of the same length; a shorter one isn't copied.
 #[inline(always)]
 fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {

@@ -75,6 +75,7 @@ enum At {
 /// The parts of the request line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestLine {
+    pub(super) kind: Kind,
     pub(super) method: usize,
     pub(super) target: usize,
     pub(super) target_end: usize,
@@ -82,9 +83,9 @@ pub(super) struct RequestLine {
     pub(super) http10: bool,
 }
 
-impl Scan {
-    /// The scan of a new head; `fields` is empty, and spares an allocation.
-    pub(super) fn new(fields: Vec<Span>) -> Self {
+impl Default for Scan {
+    /// The scan of a new head.
+    fn default() -> Self {
         Self {
             at: At::RequestLine,
             start: 0,
@@ -92,6 +93,7 @@ impl Scan {
             looked: 0,
             checked: 0,
             request: RequestLine {
+                kind: Kind::Other,
                 method: 0,
                 target: 0,
                 target_end: 0,
@@ -99,17 +101,14 @@ impl Scan {
                 http10: false,
             },
             framing: Framing::default(),
-            fields,
+            fields: Vec::new(),
         }
     }
+}
 
+impl Scan {
     /// Goes on, and tells the length of the head if it is whole. Values are not looked into.
-    #[inline]
-    pub(super) fn advance(
-        &mut self,
-        input: &[u8],
-        bounds: &Bounds,
-    ) -> Result<Option<usize>, Reject> {
+    fn advance(&mut self, input: &[u8], bounds: &Bounds) -> Result<Option<usize>, Reject> {
         if self.at == At::RequestLine && !self.request_line(input, bounds)? {
             return Ok(None);
         }
@@ -142,39 +141,21 @@ impl Scan {
         };
         self.check_values(input)?;
         if whole.is_some() {
-            self.decide(input, bounds)?;
+            self.request
+                .decide(&self.framing, bounds)
+                .map_err(Reject::new)?;
         }
         Ok(whole)
     }
 
-    /// What a whole head says.
-    pub(super) fn decide(
-        &self,
-        input: &[u8],
-        bounds: &Bounds,
-    ) -> Result<(Exchange, Length), Reject> {
-        let request = Request {
-            http10: self.request.http10,
-            method: kind(
-                input
-                    .get(self.request.method..self.request.target - 1)
-                    .unwrap_or_default(),
-            ),
-            form: self.request.form,
-        };
-        self.framing
-            .decide(request, bounds.body.body_bytes)
-            .map_err(|reason| Reject::at(reason, 0))
-    }
-
     /// `reject`, unless a field before it has a bad value.
     #[cold]
-    pub(super) fn first_error(&mut self, input: &[u8], reject: Reject) -> Reject {
+    fn first_error(&mut self, input: &[u8], reject: Reject) -> Reject {
         self.check_values(input).err().unwrap_or(reject)
     }
 
     /// Looks into the values of all fields that weren't checked yet.
-    pub(super) fn check_values(&mut self, input: &[u8]) -> Result<(), Reject> {
+    fn check_values(&mut self, input: &[u8]) -> Result<(), Reject> {
         for span in self.fields.get(self.checked..).unwrap_or_default() {
             let value = input.get(span.value as usize..span.value_end as usize);
             if let Some((at, reason)) = field::bad_value(value.unwrap_or_default()) {
@@ -297,6 +278,21 @@ impl Scan {
 }
 
 impl RequestLine {
+    /// What a whole head says, whose fields said `framing`.
+    #[inline]
+    pub(super) fn decide(
+        &self,
+        framing: &Framing,
+        bounds: &Bounds,
+    ) -> Result<(Exchange, Length), Reason> {
+        let request = Request {
+            http10: self.http10,
+            method: self.kind,
+            form: self.form,
+        };
+        framing.decide(request, bounds.body.body_bytes)
+    }
+
     fn shifted(self, by: usize) -> Self {
         Self {
             method: self.method + by,
@@ -335,6 +331,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine, (Reason, usize)> {
         .map_err(|reason| (reason, target))?;
     let http10 = version(&line[target_end + 1..]).map_err(|reason| (reason, target_end + 1))?;
     Ok(RequestLine {
+        kind: kind(&line[..method]),
         method: 0,
         target,
         target_end,
@@ -386,7 +383,7 @@ mod tests {
             "a".repeat(4000),
             "b".repeat(20_000)
         );
-        let mut scan = Scan::new(Vec::new());
+        let mut scan = Scan::default();
         for len in 1..=head.len() {
             let bytes = &head.as_bytes()[..len];
             assert_eq!(scan.judge(bytes, &bounds), Ok(None));

@@ -4,13 +4,15 @@
 use std::cell::Cell;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::chunked::BodyDecoder;
 use super::encode::{self, BodyEncoder, EncodeError};
 use super::field::Span;
-use super::scan::{Bounds, Scan, put_back};
+use super::lines::Lines;
+use super::scan::{Bounds, RequestLine, Scan, put_back};
 use super::target::{self, Form};
+use super::usual::{self, Found};
 use super::{Codec, Exchange, Head, Output, Reply};
 use crate::error::{Reason, Reject};
 use crate::limits::Limits;
@@ -26,12 +28,19 @@ pub struct Strict {
 }
 
 thread_local! {
-    /// Room for the fields of the head under way, kept from the last one: empty, but with capacity.
-    static ROOM: Cell<Vec<Span>> = const { Cell::new(Vec::new()) };
+    static DESK: Cell<Option<Box<Desk>>> = const { Cell::new(None) };
+}
+
+/// What the parsers of a thread share.
+#[derive(Debug, Default)]
+struct Desk {
+    /// The fields of the head under way.
+    fields: Vec<Found>,
+    lines: Lines,
 }
 
 /// Fields for which room is kept.
-const KEPT: usize = 128;
+const ROOM: usize = 128;
 
 impl Strict {
     /// A parser with these limits.
@@ -42,23 +51,51 @@ impl Strict {
         }
     }
 
-    /// Goes on with a head of which a part was seen before.
+    /// Decodes a head that is there as a whole and as it should be, which nearly all are.
+    #[inline]
+    fn usual(&self, input: &mut BytesMut, parts: &mut request::Parts) -> Option<Head<BodyDecoder>> {
+        let mut desk = DESK.take().unwrap_or_default();
+        let head = desk.decode(input, &self.bounds, parts);
+        desk.fields.clear();
+        if desk.fields.capacity() > ROOM {
+            desk.fields.shrink_to(0);
+        }
+        DESK.set(Some(desk));
+        head
+    }
+
+    /// Decodes any head, in as many pieces as it comes, or says why it is refused.
     #[cold]
-    fn resume(
+    fn judged(
         &mut self,
         input: &mut BytesMut,
         parts: &mut request::Parts,
     ) -> Result<Option<Head<BodyDecoder>>, Reject> {
-        let Some(mut scan) = self.begun.take() else {
+        let mut scan = self.begun.take().unwrap_or_default();
+        let Some(len) = scan.judge(input, &self.bounds)? else {
+            self.begun = Some(scan);
             return Ok(None);
         };
-        match scan.judge(input, &self.bounds)? {
-            None => {
-                self.begun = Some(scan);
-                Ok(None)
+        let (exchange, length) = scan
+            .request
+            .decide(&scan.framing, &self.bounds)
+            .map_err(Reject::new)?;
+        let head = input.split_to(len).freeze();
+        let filled = reserve(&mut parts.headers, scan.fields.len()).and_then(|()| {
+            for span in &scan.fields {
+                append(&mut parts.headers, span, &head)?;
             }
-            Some(len) => take(&mut scan, input, len, &self.bounds, parts),
+            request_line(&scan.request, &head, parts)
+        });
+        if let Err(reason) = filled {
+            put_back(input, &head);
+            return Err(Reject::new(reason));
         }
+        Ok(Some(Head {
+            exchange,
+            length,
+            decoder: BodyDecoder::new(length, self.bounds.body),
+        }))
     }
 }
 
@@ -74,22 +111,19 @@ impl Codec for Strict {
         if input.is_empty() {
             return Ok(None);
         }
-        if let Some(scan) = &mut self.begun {
-            if scan.still_waits(input, &self.bounds) {
-                return Ok(None);
+        match &mut self.begun {
+            None => {
+                if let Some(head) = self.usual(input, parts) {
+                    return Ok(Some(head));
+                }
             }
-            return self.resume(input, parts);
-        }
-        let mut scan = Scan::new(ROOM.take());
-        match scan.advance(input, &self.bounds) {
-            Ok(Some(len)) => take(&mut scan, input, len, &self.bounds, parts),
-            Ok(None) => {
-                scan.check_values(input)?;
-                self.begun = Some(Box::new(scan));
-                Ok(None)
+            Some(scan) => {
+                if scan.still_waits(input, &self.bounds) {
+                    return Ok(None);
+                }
             }
-            Err(reject) => Err(scan.first_error(input, reject)),
         }
+        self.judged(input, parts)
     }
 
     fn encode_head(
@@ -111,89 +145,104 @@ impl Codec for Strict {
     }
 }
 
-/// Takes a whole head that was scanned from the input; one that is refused stays there.
-#[inline]
-fn take(
-    scan: &mut Scan,
-    input: &mut BytesMut,
-    len: usize,
-    bounds: &Bounds,
-    parts: &mut request::Parts,
-) -> Result<Option<Head<BodyDecoder>>, Reject> {
-    let head = input.split_to(len).freeze();
-    match fill(scan, &head, bounds, parts) {
-        Ok(filled) => Ok(Some(filled)),
-        Err(reject) => {
+impl Desk {
+    #[inline(always)]
+    fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        bounds: &Bounds,
+        parts: &mut request::Parts,
+    ) -> Option<Head<BodyDecoder>> {
+        let found = usual::find(input, bounds, &self.lines, &mut self.fields)?;
+        let (exchange, length) = found.request.decide(&found.framing, bounds).ok()?;
+        let head = input.split_to(found.len).freeze();
+        if self.fill(&found.request, &head, parts).is_err() {
             put_back(input, &head);
-            Err(reject)
+            parts.headers.clear();
+            return None;
         }
+        Some(Head {
+            exchange,
+            length,
+            decoder: BodyDecoder::new(length, bounds.body),
+        })
+    }
+
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        request: &RequestLine,
+        head: &Bytes,
+        parts: &mut request::Parts,
+    ) -> Result<(), Reason> {
+        let Self { fields, lines } = self;
+        let map = &mut parts.headers;
+        reserve(map, fields.len())?;
+        for found in fields {
+            match found {
+                Found::Kept(slot) => {
+                    if let Some(line) = lines.at(*slot) {
+                        map.try_append(&line.known.name, line.value.clone())
+                            .map_err(|_| Reason::TooManyFields)?;
+                    }
+                }
+                Found::Fresh(fresh) => {
+                    append(map, &fresh.span, head)?;
+                    if let Some(known) = fresh.span.known {
+                        lines.note(known, fresh, head);
+                    }
+                }
+            }
+        }
+        request_line(request, head, parts)
     }
 }
 
-/// Makes `http` types of a whole head.
-#[inline]
-fn fill(
-    scan: &mut Scan,
+fn reserve(map: &mut HeaderMap, fields: usize) -> Result<(), Reason> {
+    if map.capacity() < fields {
+        map.try_reserve(fields).map_err(|_| Reason::TooManyFields)?;
+    }
+    Ok(())
+}
+
+/// Adds a field. Fails where its value is bad, which only `http` looks for.
+#[inline(always)]
+fn append(map: &mut HeaderMap, span: &Span, head: &Bytes) -> Result<(), Reason> {
+    let value = head.slice(span.value as usize..span.value_end as usize);
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reason::Field)?;
+    let added = match span.known {
+        Some(known) => map.try_append(&known.name, value),
+        None => {
+            let name = &head[span.name as usize..span.colon as usize];
+            let name = HeaderName::from_bytes(name).map_err(|_| Reason::Field)?;
+            map.try_append(name, value)
+        }
+    };
+    added.map(drop).map_err(|_| Reason::TooManyFields)
+}
+
+/// Fills in what the request line said, where that isn't so by default; the fields are there.
+#[inline(always)]
+fn request_line(
+    request: &RequestLine,
     head: &Bytes,
-    bounds: &Bounds,
     parts: &mut request::Parts,
-) -> Result<Head<BodyDecoder>, Reject> {
-    let (exchange, length) = match scan.decide(head, bounds) {
-        Ok(decision) => decision,
-        Err(reject) => return Err(scan.first_error(head, reject)),
-    };
-    if let Err(reason) = fill_parts(scan, head, parts) {
-        return Err(scan.first_error(head, Reject::new(reason)));
+) -> Result<(), Reason> {
+    let method = &head[request.method..request.target - 1];
+    if method != b"GET" {
+        parts.method = Method::from_bytes(method).map_err(|_| Reason::Method)?;
     }
-    if scan.fields.capacity() <= KEPT {
-        scan.fields.clear();
-        ROOM.set(std::mem::take(&mut scan.fields));
+    if request.http10 {
+        parts.version = Version::HTTP_10;
     }
-    Ok(Head {
-        exchange,
-        length,
-        decoder: BodyDecoder::new(length, bounds.body),
-    })
-}
-
-#[inline]
-fn fill_parts(scan: &Scan, head: &Bytes, parts: &mut request::Parts) -> Result<(), Reason> {
-    let request = &scan.request;
-    parts.method = Method::from_bytes(&head[request.method..request.target - 1])
-        .map_err(|_| Reason::Method)?;
-    parts.version = if request.http10 {
-        Version::HTTP_10
-    } else {
-        Version::HTTP_11
-    };
-    let fields = &mut parts.headers;
-    if fields.capacity() < scan.fields.len() {
-        fields
-            .try_reserve(scan.fields.len())
-            .map_err(|_| Reason::TooManyFields)?;
-    }
-    for span in &scan.fields {
-        let name = match span.known {
-            Some(known) => known.name.clone(),
-            None => HeaderName::from_bytes(&head[span.name as usize..span.colon as usize])
-                .map_err(|_| Reason::Field)?,
-        };
-        let value = head.slice(span.value as usize..span.value_end as usize);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reason::Field)?;
-        fields
-            .try_append(name, value)
-            .map_err(|_| Reason::TooManyFields)?;
-    }
-    // The root is asked for most often, and needs no share of the head.
-    parts.uri = if request.form == Form::Origin && request.target_end - request.target == 1 {
-        Uri::default()
-    } else {
+    let is_root = request.form == Form::Origin && request.target_end - request.target == 1;
+    if !is_root {
         let target = head.slice(request.target..request.target_end);
         if request.form == Form::Absolute {
-            override_host(fields, &target)?;
+            override_host(&mut parts.headers, &target)?;
         }
-        target::uri(request.form, target)?
-    };
+        parts.uri = target::uri(request.form, target)?;
+    }
     Ok(())
 }
 

@@ -165,6 +165,19 @@ fn port(digits: &[u8]) -> Option<u16> {
     })
 }
 
+/// The length of the path and query, in origin form, that `bytes` begin with.
+#[inline(always)]
+pub(super) fn path_and_query_len(bytes: &[u8]) -> Option<usize> {
+    let mut all = PLAIN;
+    let len = bytes.iter().position(|&b| {
+        let class = class(b);
+        all &= class | !PLAIN;
+        class & PATH == 0
+    })?;
+    let path = bytes.get(..len)?;
+    (path.first() == Some(&b'/') && (all != 0 || are_triplets(path))).then_some(len)
+}
+
 /// One pass without a way out: a target is nearly always valid.
 fn is_path_and_query(target: &[u8]) -> bool {
     let all = target.iter().fold(PATH | PLAIN, |all, &b| all & class(b));

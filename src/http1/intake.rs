@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,6 +76,7 @@ impl<D: DecodeBody> Intake<D> {
             exchange: exchange.number,
         };
         let remaining = match length {
+            Length::Known(0) => return Body::arrived(Bytes::new(), origin),
             Length::Known(length) => {
                 let input = &mut wire.desk().input;
                 let whole = usize::try_from(length)
@@ -82,9 +84,7 @@ impl<D: DecodeBody> Intake<D> {
                     .filter(|length| *length <= input.len());
                 // What is all there needs no slot. A client that expects 100 does: whether the body was asked for
                 // decides what it is told, and must not depend on how early the body came.
-                if let Some(length) =
-                    whole.filter(|length| *length == 0 || !exchange.codec.expects_continue)
-                {
+                if let Some(length) = whole.filter(|_| !exchange.codec.expects_continue) {
                     return Body::arrived(input.split_to(length).freeze(), origin);
                 }
                 Some(length)

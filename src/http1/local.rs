@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{Http, Reported};
 use crate::body::Body;
-use crate::codec::{Codec, Httparse};
+use crate::codec::{Codec, Strict};
 use crate::conn::{Conn, ConnReport};
 use crate::error::{BoxError, Error};
 use crate::limits::Limits;
@@ -42,7 +42,7 @@ impl<M> Http<M> {
 /// The layer that [`Http::local`] makes.
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct LocalHttp<M = fn(&Limits) -> Httparse> {
+pub struct LocalHttp<M = fn(&Limits) -> Strict> {
     http: Http<M>,
 }
 
@@ -59,7 +59,7 @@ impl<S, M: Clone> Layer<S> for LocalHttp<M> {
 
 /// The connection service that [`LocalHttp`] makes of a request service.
 #[derive(Debug, Clone)]
-pub struct LocalHttp1<S, M = fn(&Limits) -> Httparse> {
+pub struct LocalHttp1<S, M = fn(&Limits) -> Strict> {
     http: Http<M>,
     service: S,
 }

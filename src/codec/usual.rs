@@ -1,0 +1,160 @@
+//! Heads as they usually are: whole at once, within the limits, and right. One pass, which can say yes but not why
+//! not: whatever isn't surely right is left to the [scan](super::scan), whose word is the law.
+//!
+//! What is found here is found by the scan, too, and decided alike; the tests hold the two against each other.
+
+use super::Kind;
+use super::field::{self, Span};
+use super::framing::{Field, Framing};
+use super::lines::{Lines, Slot};
+use super::names;
+use super::scan::{self, Bounds, RequestLine};
+use super::target::{self, Form};
+
+/// A whole head: where everything is in it, and what its fields say about framing.
+#[derive(Debug)]
+pub(super) struct Usual {
+    pub(super) len: usize,
+    pub(super) request: RequestLine,
+    pub(super) framing: Framing,
+}
+
+/// A field, as it was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found {
+    /// Its line is kept there.
+    Kept(Slot),
+    Fresh(Fresh),
+}
+
+/// A line that isn't kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fresh {
+    pub(super) span: Span,
+    /// Where the next line begins.
+    pub(super) next: u32,
+    /// Where it would be kept.
+    pub(super) slot: Slot,
+}
+
+/// Finds a usual head at the front of `input`, and its fields. Values are not looked into.
+#[inline(always)]
+pub(super) fn find(
+    input: &[u8],
+    bounds: &Bounds,
+    lines: &Lines,
+    fields: &mut Vec<Found>,
+) -> Option<Usual> {
+    let input = input.get(..bounds.head_bytes).unwrap_or(input);
+    let (request, mut at) = request_line(input)?;
+    if at > bounds.request_line_bytes {
+        return None;
+    }
+    let mut framing = Framing::default();
+    loop {
+        let line = input.get(at..)?;
+        if let [b'\r', b'\n', ..] = line {
+            return Some(Usual {
+                len: at + 2,
+                request,
+                framing,
+            });
+        }
+        if fields.len() == bounds.header_fields {
+            return None;
+        }
+        let slot = Slot::of(line)?;
+        if let Some(kept) = lines.find(slot, line) {
+            if kept.known.field != Field::Other {
+                framing
+                    .field(kept.known.field, kept.value.as_bytes())
+                    .ok()?;
+            }
+            fields.push(Found::Kept(slot));
+            at += kept.len();
+            continue;
+        }
+        let (span, next) = fresh(input, at)?;
+        if let Some(known) = span.known
+            && known.field != Field::Other
+        {
+            let value = input.get(span.value as usize..span.value_end as usize)?;
+            framing.field(known.field, value).ok()?;
+        }
+        let next = next as u32;
+        fields.push(Found::Fresh(Fresh { span, next, slot }));
+        at = next as usize;
+    }
+}
+
+/// Reads the field line at `at`, and tells where the next one begins.
+#[inline(always)]
+fn fresh(input: &[u8], at: usize) -> Option<(Span, usize)> {
+    let line = input.get(at..)?;
+    let colon = field::position(b':', line)?;
+    let known = names::find(input, at, at + colon);
+    if known.is_none() && !field::is_name(line.get(..colon)?) {
+        return None;
+    }
+    let (value, value_end, next) = value(line, colon + 1)?;
+    let span = Span {
+        known,
+        name: at as u32,
+        colon: (at + colon) as u32,
+        value: (at + value) as u32,
+        value_end: (at + value_end) as u32,
+    };
+    Some((span, at + next))
+}
+
+/// `method SP path SP HTTP/1.x CR LF`, and where the next line begins.
+#[inline(always)]
+fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
+    let method_end = match input.first_chunk()? {
+        b"GET " => 3,
+        _ => input.iter().position(|&b| !field::is_tchar(b))?,
+    };
+    let target = method_end + 1;
+    let [b' ', rest @ ..] = input.get(method_end..)? else {
+        return None;
+    };
+    let target_end = target + target::path_and_query_len(rest)?;
+    let (http10, len) = match input.get(target_end..)?.first_chunk::<11>()? {
+        b" HTTP/1.1\r\n" => (false, 11),
+        b" HTTP/1.0\r\n" => (true, 11),
+        _ => return None,
+    };
+    let kind = scan::kind(input.get(..method_end)?);
+    // `CONNECT` has no path, and no method has no name.
+    if method_end == 0 || kind == Kind::Connect {
+        return None;
+    }
+    let request = RequestLine {
+        kind,
+        method: 0,
+        target,
+        target_end,
+        form: Form::Origin,
+        http10,
+    };
+    Some((request, target_end + len))
+}
+
+/// The place of the value that begins behind a colon, without the white space around it, and the next line's.
+#[inline(always)]
+fn value(line: &[u8], mut start: usize) -> Option<(usize, usize, usize)> {
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    while line.get(start).is_some_and(is_space) {
+        start += 1;
+    }
+    let rest = line.get(start..)?;
+    let line_end = field::position_far(b'\r', rest)?;
+    let (value, [b'\r', b'\n', ..]) = rest.split_at_checked(line_end)? else {
+        return None;
+    };
+    let mut len = value.len();
+    while len > 0 && value.get(len - 1).is_some_and(is_space) {
+        len -= 1;
+    }
+    Some((start, start + len, start + line_end + 2))
+}

@@ -442,10 +442,5 @@ where
     B::Error: Into<BoxError>,
 {
     let settings = Arc::<Settings>::default();
-    connection::serve(
-        io.into(),
-        Strict::new(&settings.limits),
-        service,
-        settings,
-    )
+    connection::serve(io.into(), Strict::new(&settings.limits), service, settings)
 }

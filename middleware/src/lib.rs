@@ -4,9 +4,12 @@
 //!
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
+//! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
 
 pub mod from_fn;
 pub mod overload;
+pub mod rate_limit;
 
 pub use from_fn::{Next, from_fn};
 pub use overload::OverloadLayer;
+pub use rate_limit::RateLimitLayer;

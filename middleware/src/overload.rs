@@ -48,6 +48,7 @@
 
 mod gate;
 mod gradient;
+mod held;
 
 use std::fmt;
 use std::mem;
@@ -58,7 +59,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
@@ -66,6 +66,8 @@ use tower_service::Service;
 
 use gate::{Entry, Gate};
 use gradient::Gradient;
+
+pub use held::Held;
 
 /// Limits how many requests are in flight, and refuses with 503 what can't be let in soon.
 #[derive(Clone)]
@@ -521,25 +523,25 @@ where
                         );
                     }
                     let place = place.filter(|place| place.door.until_body_end);
-                    return Poll::Ready(result.map(|response| {
-                        response.map(|body| Held {
-                            body: Some(body),
-                            place,
-                        })
-                    }));
+                    return Poll::Ready(
+                        result.map(|response| response.map(|body| Held::new(body, place))),
+                    );
                 }
             }
         }
     }
 }
 
-type Called<S, B> = (<S as Service<Request<B>>>::Future, Option<Place>);
+/// The inner service's call, and the place it holds; nothing if there is nobody to call it for.
+type Called<S, B> = Option<
+    Result<(<S as Service<Request<B>>>::Future, Option<Place>), <S as Service<Request<B>>>::Error>,
+>;
 
 /// Goes from the queue to inside, and from there to the inner service once that is ready.
 fn poll_turn<S, B>(
     waiting: &mut Option<(Turn, S, Request<B>)>,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Called<S, B>, S::Error>>>
+) -> Poll<Called<S, B>>
 where
     S: Service<Request<B>>,
 {
@@ -570,56 +572,6 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").finish_non_exhaustive()
-    }
-}
-
-pin_project! {
-    /// The body of a response that came through [`Overload`]: the inner service's, or empty for a refusal. It may hold
-    /// the request's place.
-    #[derive(Debug)]
-    pub struct Held<B> {
-        #[pin]
-        body: Option<B>,
-        place: Option<Place>,
-    }
-}
-
-impl<B> Default for Held<B> {
-    fn default() -> Self {
-        Self {
-            body: None,
-            place: None,
-        }
-    }
-}
-
-impl<B: Body> Body for Held<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let Some(mut body) = this.body.as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
-            *this.place = None;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

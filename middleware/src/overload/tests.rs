@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Notify;
 use tower::ServiceExt;

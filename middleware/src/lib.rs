@@ -6,6 +6,8 @@
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
+//! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
+//! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
 //! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
@@ -19,6 +21,8 @@ pub mod guide;
 pub mod keep_alive;
 #[cfg(test)]
 mod mock;
+pub mod overload;
+pub mod rate_limit;
 pub mod timed;
 pub mod timeout;
 pub mod trusted_proxies;
@@ -27,6 +31,8 @@ pub use access_log::AccessLog;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;
+pub use overload::OverloadLayer;
+pub use rate_limit::RateLimitLayer;
 pub use timed::{Timed, Timings};
 pub use timeout::{Deadline, TimedOut, Timeout};
 pub use trusted_proxies::{ClientAddress, TrustedProxies};

@@ -7,6 +7,18 @@ use http::StatusCode;
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The status with which a service's error is answered, unless [`Http::on_error`](crate::Http::on_error) says otherwise.
+///
+/// For layers that must know before the answer is made, as an access log does.
+///
+/// ```
+/// let error = wharf::BoxError::from(tower::load_shed::error::Overloaded::new());
+/// assert_eq!(wharf::error::status_of(&error), 503);
+/// ```
+pub fn status_of(error: &BoxError) -> StatusCode {
+    crate::service::failure(error).status()
+}
+
 /// A request that is refused before any handler sees it (or, for a broken body, while one reads it).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {

@@ -80,6 +80,7 @@
 //! Cost: two readings of the monotonic clock and one of the other; no allocation, except for
 //! [`field`](AccessLog::field)s.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use wharf::{Address, ConnInfo, Refused};
+use wharf::{Address, BoxError, ConnInfo, Refused};
 
 use crate::ClientAddress;
 
@@ -334,7 +335,7 @@ pub struct WithAccessLog<S> {
 
 impl<S, B, R> Service<Request<B>> for WithAccessLog<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>, Error: 'static>,
     B: 'static,
     R: Body,
 {
@@ -468,6 +469,7 @@ impl<F, R, E> Future for Logged<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
+    E: 'static,
 {
     type Output = Result<Response<LoggedBody<R>>, E>;
 
@@ -482,8 +484,9 @@ where
                     record.answered(response);
                 }
             }
-            Err(_) => {
-                if let Some(record) = record.take() {
+            Err(error) => {
+                if let Some(mut record) = record.take() {
+                    record.facts.status = status_of(error);
                     record.end(Ended::Error);
                 }
             }
@@ -496,6 +499,12 @@ where
             })
         }))
     }
+}
+
+/// The status that wharf gives an error, if its type is wharf's; another server may answer with another, or not at all.
+fn status_of<E: 'static>(error: &E) -> Option<StatusCode> {
+    let error = (error as &dyn Any).downcast_ref::<BoxError>()?;
+    Some(wharf::error::status_of(error))
 }
 
 /// Runs user code; should it panic, the record knows.

@@ -159,7 +159,7 @@ async fn json_says_it_all() {
 
 #[tokio::test]
 async fn the_line_says_how_it_ended() {
-    async fn ended<B, E>(
+    async fn ended<B, E: 'static>(
         service: impl Service<Request<()>, Response = Response<B>, Error = E>,
         request: Request<()>,
         frames: usize,
@@ -242,6 +242,15 @@ async fn the_line_says_how_it_ended() {
     assert_eq!(
         ended(failing, get("/"), 0).await,
         ("error".to_owned(), Value::Null, 0)
+    );
+    // wharf's own type of error: the log knows what wharf makes of it.
+    let shed = service_fn(|_| {
+        let overloaded = tower::load_shed::error::Overloaded::new();
+        ready(Err::<Response<Full<Bytes>>, BoxError>(overloaded.into()))
+    });
+    assert_eq!(
+        ended(shed, get("/"), 0).await,
+        ("error".to_owned(), Value::from(503), 0)
     );
 
     for status in [

@@ -23,6 +23,7 @@ pub mod keep_alive;
 mod mock;
 pub mod overload;
 pub mod rate_limit;
+mod shard;
 pub mod timed;
 pub mod timeout;
 pub mod trusted_proxies;

@@ -57,7 +57,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -69,8 +69,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Parts of each counter, so that threads seldom write to the same one.
-const SHARDS: usize = 8;
+use crate::shard::{SHARDS, shard};
 
 /// The layers that are timed; a clone is the same collection.
 #[derive(Debug, Clone, Default)]
@@ -275,15 +274,6 @@ impl Gauge {
             }
         }
     }
-}
-
-/// The shard of this thread.
-fn shard() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: usize = THREADS.fetch_add(1, Relaxed) % SHARDS;
-    }
-    SHARD.try_with(|shard| *shard).unwrap_or(0)
 }
 
 /// A service whose time is measured: the one that a [`Timed`] layer makes, and the one that it is given.

@@ -16,6 +16,7 @@
 
 pub mod access_log;
 pub mod detach;
+mod follow;
 pub mod from_fn;
 pub mod guide;
 pub mod keep_alive;

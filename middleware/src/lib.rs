@@ -5,6 +5,7 @@
 //! - [`access_log`]: a line for each request, when its response has ended, to any writer, never in a worker's way.
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
+//! - [`health`]: readiness and liveness, from the life of the server and from checks of your own.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
 //! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
@@ -19,6 +20,7 @@ pub mod detach;
 mod follow;
 pub mod from_fn;
 pub mod guide;
+pub mod health;
 pub mod keep_alive;
 #[cfg(test)]
 mod mock;
@@ -32,6 +34,7 @@ pub mod trusted_proxies;
 pub use access_log::AccessLog;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
+pub use health::Health;
 pub use keep_alive::KeepAlive;
 pub use overload::OverloadLayer;
 pub use rate_limit::RateLimitLayer;

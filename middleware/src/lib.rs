@@ -7,6 +7,7 @@
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`health`]: readiness and liveness, from the life of the server and from checks of your own.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
+//! - [`metrics`](mod@metrics): counters and percentiles of requests, connections by state and reason, a page for Prometheus.
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
 //! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
 //! - [`timed`]: where the time of a request goes, layer by layer.
@@ -19,9 +20,11 @@ pub mod access_log;
 pub mod detach;
 mod follow;
 pub mod from_fn;
+mod get;
 pub mod guide;
 pub mod health;
 pub mod keep_alive;
+pub mod metrics;
 #[cfg(test)]
 mod mock;
 pub mod overload;
@@ -36,6 +39,7 @@ pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use health::Health;
 pub use keep_alive::KeepAlive;
+pub use metrics::Metrics;
 pub use overload::OverloadLayer;
 pub use rate_limit::RateLimitLayer;
 pub use timed::{Timed, Timings};

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use tower_service::Service;
 use wharf::Phase;
 
 use super::checks::{Checks, Outcome};
 use super::{AskPhase, Health, OnFailure};
+use crate::get::only_get;
 
 /// Answers whether a server is ready, or alive; made by [`Health::readiness`] and [`Health::liveness`].
 ///
@@ -51,8 +52,8 @@ impl Probe {
     }
 
     pub(super) fn answer<B>(&self, request: &Request<B>) -> Probing {
-        if ![Method::GET, Method::HEAD].contains(request.method()) {
-            return Probing::now(not_allowed());
+        if let Some(refusal) = only_get(request) {
+            return Probing::now(refusal);
         }
         let style = Style::of(request);
         let phase = self.phase.as_ref().map(|phase| phase());
@@ -175,14 +176,6 @@ impl Question {
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
-}
-
-fn not_allowed() -> Response<String> {
-    let mut response = Response::new("a probe is a GET or a HEAD\n".to_owned());
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    let allow = HeaderValue::from_static("GET, HEAD");
-    response.headers_mut().insert(header::ALLOW, allow);
-    response
 }
 
 /// The future of [`Probe`]. It allocates if the checks have to be asked.

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 use wharf::ConnInfo;
 
 use super::*;
+use crate::TrustedProxies;
 
 /// Ready at the second poll; fails the test if called before. Counts reservations that are held.
 struct Picky {
@@ -104,6 +105,28 @@ async fn each_address_has_its_own_budget_and_it_fills_up_evenly() {
     tokio::time::advance(Duration::from_millis(5_001)).await;
     assert_eq!(ask(&mut service, from("192.0.2.1")).await.status(), 200);
     assert_eq!(ask(&mut service, from("192.0.2.1")).await.status(), 429);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_of_its_clients_has_a_budget() {
+    let proxies = TrustedProxies::x_forwarded_for().trust(["10.0.0.0/8"]);
+    let limit = RateLimitLayer::new(1, Duration::from_secs(10));
+    let mut service = proxies.unwrap().layer(limit.layer(picky().0));
+    for (peer, client, status) in [
+        ("10.0.0.1", "192.0.2.1", 200),
+        ("10.0.0.2", "192.0.2.1", 429),
+        ("10.0.0.1", "192.0.2.2", 200),
+        // Nobody trusts this one, so it can't pass for others.
+        ("198.51.100.1", "192.0.2.3", 200),
+        ("198.51.100.1", "192.0.2.4", 429),
+        ("10.0.0.1", "192.0.2.4", 200),
+    ] {
+        let mut request = from(peer);
+        let fields = request.headers_mut();
+        fields.insert("x-forwarded-for", client.parse().unwrap());
+        let response = service.ready().await.unwrap().call(request).await.unwrap();
+        assert_eq!(response.status(), status, "{client} through {peer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

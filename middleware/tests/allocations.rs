@@ -1,7 +1,6 @@
 //! How often a layer allocates for a request: not at all, unless it is named here with its reason. Counted on wharf, over
-//! one connection in memory that is polled by hand, as the difference to the same service without the layer.
-//!
-//! `Detach` isn't here: each call is a task, which is what it is for, and tasks don't run by hand.
+//! one connection in memory that is polled by hand, as the difference to the same service without the layer. `Overload` and
+//! `RateLimit` are in `allocations_limits.rs`, with what they take in all.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -20,7 +19,9 @@ use tower::{Layer, Service, service_fn};
 use tower_layer::Identity;
 use wharf::{Address, Body, BoxError, Conn, ConnInfo, Http};
 use wharf_middleware::keep_alive::Decision;
-use wharf_middleware::{AccessLog, KeepAlive, Next, Timeout, Timings, TrustedProxies, from_fn};
+use wharf_middleware::{
+    AccessLog, Detach, Health, KeepAlive, Metrics, Next, Timeout, Timings, TrustedProxies, from_fn,
+};
 
 /// Requests that let buffers and caches reach their size, and then those that are counted.
 const WARM_UP: u64 = 200;
@@ -31,6 +32,8 @@ const SLACK: u64 = 40;
 
 /// The first extension of a request allocates its map, the map its table, and the value's box.
 const FIRST_EXTENSION: u64 = 3;
+
+const TIME: Duration = Duration::from_secs(60);
 
 const REQUEST: &[u8] =
     b"GET /path?token=x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nReferer: http://c/\r\n\
@@ -149,6 +152,9 @@ fn layers_do_not_allocate() {
         0,
         timings.timed("nothing", Identity::new()).layer(Hello),
     );
+    expect("Metrics", 0, Metrics::new().layer(Hello));
+    let asked = Health::new().check("store", TIME, async || Ok::<_, Infallible>(()));
+    expect("Health, for what is no probe", 0, asked.layer(Hello));
 }
 
 #[test]
@@ -191,6 +197,21 @@ fn these_do_and_why() {
 }
 
 #[test]
+fn a_detached_call_is_one_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let (mut bare, mut detached) = (Hello, Detach.layer(Hello));
+    let runtime = &runtime;
+    let without = repeated(|| drop(runtime.block_on(async { bare.call(Request::new(())).await })));
+    let with = repeated(|| drop(runtime.block_on(async { detached.call(Request::new(())).await })));
+    println!("Detach: {} allocations", with - without);
+    assert!(
+        (COUNTED..=COUNTED + SLACK).contains(&(with - without)),
+        "{with} {without}"
+    );
+}
+
+#[test]
 fn what_is_counted_is_what_is_allocated() {
     let allocates = service_fn(|request: Request<Body>| {
         std::hint::black_box(Box::new(request.version()));
@@ -199,13 +220,19 @@ fn what_is_counted_is_what_is_allocated() {
     expect("a box", 1, allocates);
 }
 
+/// What `COUNTED` calls allocate.
+fn repeated(mut call: impl FnMut()) -> u64 {
+    (0..WARM_UP).for_each(|_| call());
+    measure(|| (0..COUNTED).for_each(|_| call())).count_total
+}
+
 fn all_times() -> Timeout {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     Timeout::new().handler(time).exchange(time).gap(time)
 }
 
 fn keep_alive() -> KeepAlive {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     let bounded = KeepAlive::new().max_requests(u64::MAX).max_age(100 * time);
     bounded
         .jitter(0.1)

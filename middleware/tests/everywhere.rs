@@ -1,4 +1,5 @@
-//! Each layer runs unchanged on wharf, under hyper and under axum: one client, one answer.
+//! Each layer runs unchanged on wharf, under hyper and under axum: one client, one answer. The tests have the names of the
+//! crate's modules.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,9 +15,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tower::{Layer, Service, service_fn};
 use tower_layer::Identity;
+use wharf_middleware::metrics::StatusClass;
 use wharf_middleware::{
-    AccessLog, ClientAddress, Deadline, Detach, KeepAlive, Next, Timeout, Timings, TrustedProxies,
-    from_fn,
+    AccessLog, ClientAddress, Deadline, Detach, Health, KeepAlive, Metrics, Next, OverloadLayer,
+    RateLimitLayer, Timeout, Timings, TrustedProxies,
 };
 
 /// What a client heard: the answer's fields and its body, which is what the innermost service knew of the request.
@@ -69,16 +71,20 @@ macro_rules! everywhere {
     };
 }
 
-everywhere!(a_function, || from_fn(stamp), async |heard: Heard| {
-    assert_eq!(heard.fields["x-stamp"], "stamped");
-});
+everywhere!(
+    from_fn,
+    || wharf_middleware::from_fn(stamp),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["x-stamp"], "stamped");
+    }
+);
 
 everywhere!(detach, || Detach, async |heard: Heard| {
     assert_eq!(heard.body, "nothing");
 });
 
 everywhere!(
-    time_outs,
+    timeout,
     || Timeout::new()
         .handler(MINUTE)
         .exchange(MINUTE)
@@ -143,12 +149,62 @@ everywhere!(
     }
 );
 
+everywhere!(
+    overload,
+    || OverloadLayer::limit(1),
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+    }
+);
+
+everywhere!(
+    rate_limit,
+    || RateLimitLayer::new(2, MINUTE).by_key(|request: &Request<_>| known_as(request.headers())),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["ratelimit"], "\"default\";r=1;t=30");
+        assert_eq!(heard.body, "nothing");
+    }
+);
+
+everywhere!(
+    health,
+    || Health::new().paths("/", "/livez"),
+    async |heard: Heard| assert_eq!(heard.body, "ready\n")
+);
+
+everywhere!(
+    metrics,
+    || METRICS.with(Metrics::clone),
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let counted = METRICS.with(Metrics::snapshot);
+        assert_eq!(counted.of_class(StatusClass::Success), 1);
+    }
+);
+
+/// Modules of the crate that have no layer.
+const NO_LAYER: [&str; 1] = ["guide"];
+
+#[test]
+fn no_layer_is_forgotten() {
+    let modules = include_str!("../src/lib.rs").lines();
+    let modules = modules.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let here: String = include_str!("everywhere.rs").split_whitespace().collect();
+    let mut layers = 0;
+    for module in modules.filter(|module| !NO_LAYER.contains(module)) {
+        assert!(here.contains(&format!("everywhere!({module},")), "{module}");
+        layers += 1;
+    }
+    assert!(layers >= 11, "only {layers}");
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 // Each test has a thread of its own.
 thread_local! {
     static WRITTEN: std::cell::RefCell<Arc<Mutex<Vec<u8>>>> = std::cell::RefCell::default();
     static TIMINGS: Timings = Timings::new();
+    static METRICS: Metrics = Metrics::new();
 }
 
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -161,6 +217,10 @@ impl std::io::Write for Shared {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+fn known_as(fields: &HeaderMap) -> Option<HeaderValue> {
+    fields.get("forwarded").cloned()
 }
 
 /// Says what the layers told of the request.

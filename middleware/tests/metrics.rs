@@ -329,10 +329,9 @@ async fn a_page_is_well_formed_before_the_first_request_and_after_any() {
     }));
     // As many methods as you like make no more series.
     let series = empty["http_requests_total"].samples.len();
-    for method in ["GET", "X\"\\", "Y", "Z"] {
-        let Ok(request) = Request::builder().method(method).body(Empty::new()) else {
-            continue;
-        };
+    for method in ["GET", "X", "Y"] {
+        let request = Request::builder().method(method);
+        let request = request.body(Empty::new()).unwrap();
         service.clone().oneshot(request).await.unwrap();
     }
     let full = page(&metrics).await;

@@ -111,7 +111,12 @@ async fn the_answer_names_each_check_that_failed_and_not_why() {
 
 #[tokio::test(start_paused = true)]
 async fn checks_run_side_by_side_each_as_long_as_it_may() {
-    let just = |time| move || async move { Ok::<_, Infallible>(sleep(time).await) };
+    let just = |time| {
+        move || async move {
+            sleep(time).await;
+            Ok::<_, Infallible>(())
+        }
+    };
     let millisecond = Duration::from_millis(1);
     let health = Health::new()
         .check("in time", SECOND, just(SECOND - millisecond))

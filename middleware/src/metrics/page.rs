@@ -73,7 +73,7 @@ impl<B> Service<Request<B>> for Page {
     }
 }
 
-/// Those that are there are shown, and of the usual ones all, so that a first error is a change and not a beginning.
+/// All series are there from the first, so that the first error is a change of one and not its beginning.
 fn requests(text: &mut Text, snapshot: &Snapshot) {
     let sums = &snapshot.sums;
     let mut family = text.counter(

@@ -14,7 +14,8 @@
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
 //!
-//! To write one of your own, read the [`guide`].
+//! The example `edge` has most of them in one stack, in an order that works, with the log's rotation, the probes and the page
+//! for Prometheus around it. To write one of your own, read the [`guide`].
 
 pub mod access_log;
 pub mod detach;

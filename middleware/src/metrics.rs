@@ -51,7 +51,7 @@
 //!     .follow(server.handle())
 //!     .counter("access_log_dropped_total", "Lines that found no room.", move || lines.dropped());
 //! let stack = ServiceBuilder::new()
-//!     .layer(Http::new())
+//!     .layer(Http::new().on_refused(metrics.refused()))
 //!     .layer(metrics.clone())
 //!     .layer(log)
 //!     .service_fn(hello);
@@ -62,7 +62,8 @@
 //!
 //! **What is counted.** A request is counted when its response begins, by method and class of status; if that never comes, as
 //! `error` (the service failed or panicked; on wharf by the status that its error gets) or as `aborted` (its client left). Its
-//! duration ends with the response's body, also of one that is dropped midway. Sizes are those of content: of requests
+//! duration ends with the response's body, also of one that is dropped midway. Those that the server refuses before
+//! any handler are counted apart, if [`refused`](Metrics::refused) is told. Sizes are those of content: of requests
 //! that declare theirs, and of all responses. What crosses the connections, heads included, is counted by the server.
 //!
 //! **Memory is bounded**: every label is one of few; a method that isn't one of RFC 9110's nine or `PATCH` is `other`.
@@ -96,7 +97,7 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use wharf::Handle;
+use wharf::{Handle, Refused};
 
 use crate::follow::{Ended, Follow, Followed, FollowedBody, Watch};
 use counts::Counts;
@@ -180,12 +181,27 @@ impl Metrics {
         self
     }
 
-    /// Counts with the `metrics` facade as well, under the names of the page. Whatever recorder is installed *now* is told, so
-    /// install it first.
+    /// Counts requests with the `metrics` facade as well, under the names of the page. Whatever recorder is installed *now* is
+    /// told, so install it first.
     #[cfg(feature = "metrics")]
     pub fn to_facade(mut self) -> Self {
         self.facade = Some(Arc::new(facade::Facade::register()));
         self
+    }
+
+    /// What `Http::on_refused` is to call, so that requests that no handler saw are counted too. Where the access log has to hear
+    /// of them as well, call both: `move |refused| { log(refused); metrics(refused) }`.
+    pub fn refused(&self) -> impl Fn(&Refused<'_>) + Send + Sync + 'static {
+        let tallies = self.tallies();
+        move |refused| tallies.refused(StatusClass::of(refused.status()))
+    }
+
+    fn tallies(&self) -> Tallies {
+        Tallies {
+            counts: self.counts.clone(),
+            #[cfg(feature = "metrics")]
+            facade: self.facade.clone(),
+        }
     }
 
     /// What was counted so far.
@@ -221,11 +237,7 @@ impl<S> Layer<S> for Metrics {
     fn layer(&self, inner: S) -> WithMetrics<S> {
         WithMetrics {
             inner,
-            tallies: Tallies {
-                counts: self.counts.clone(),
-                #[cfg(feature = "metrics")]
-                facade: self.facade.clone(),
-            },
+            tallies: self.tallies(),
         }
     }
 }
@@ -270,6 +282,16 @@ struct Tallies {
     counts: Arc<Counts>,
     #[cfg(feature = "metrics")]
     facade: Option<Arc<facade::Facade>>,
+}
+
+impl Tallies {
+    fn refused(&self, class: StatusClass) {
+        self.counts.refused(class);
+        #[cfg(feature = "metrics")]
+        if let Some(facade) = &self.facade {
+            facade.refused(class);
+        }
+    }
 }
 
 impl fmt::Debug for Tallies {

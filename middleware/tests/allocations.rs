@@ -1,6 +1,6 @@
 //! How often a layer allocates for a request: not at all, unless it is named here with its reason. Counted on wharf, over
-//! one connection in memory that is polled by hand, as the difference to the same service without the layer. `Overload` and
-//! `RateLimit` are in `allocations_limits.rs`, with what they take in all.
+//! one connection in memory that is polled by hand, as the difference to the same service without the layer. What the
+//! limits take in all is in `allocations_limits.rs`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -20,7 +20,8 @@ use tower_layer::Identity;
 use wharf::{Address, Body, BoxError, Conn, ConnInfo, Http};
 use wharf_middleware::keep_alive::Decision;
 use wharf_middleware::{
-    AccessLog, Detach, Health, KeepAlive, Metrics, Next, Timeout, Timings, TrustedProxies, from_fn,
+    AccessLog, Detach, Health, KeepAlive, Metrics, Next, OverloadLayer, RateLimitLayer, Timeout,
+    Timings, TrustedProxies, from_fn,
 };
 
 /// Requests that let buffers and caches reach their size, and then those that are counted.
@@ -32,6 +33,9 @@ const SLACK: u64 = 40;
 
 /// The first extension of a request allocates its map, the map its table, and the value's box.
 const FIRST_EXTENSION: u64 = 3;
+
+/// The text, and the fields' map with its table.
+const PROBE: u64 = 3;
 
 const TIME: Duration = Duration::from_secs(60);
 
@@ -153,6 +157,9 @@ fn layers_do_not_allocate() {
         timings.timed("nothing", Identity::new()).layer(Hello),
     );
     expect("Metrics", 0, Metrics::new().layer(Hello));
+    let many = RateLimitLayer::new(1_000_000, Duration::from_secs(1));
+    expect("RateLimit", 0, many.without_fields().layer(Hello));
+    expect("Overload", 0, OverloadLayer::adaptive().layer(Hello));
     let asked = Health::new().check("store", TIME, async || Ok::<_, Infallible>(()));
     expect("Health, for what is no probe", 0, asked.layer(Hello));
 }
@@ -194,6 +201,43 @@ fn these_do_and_why() {
     let field = http::HeaderName::from_static("x-forwarded-for");
     let log = AccessLog::json().field(field).to_writer(io::sink());
     expect("AccessLog with fields: a list of them", 1, log.layer(Hello));
+}
+
+#[test]
+fn metrics_take_half_a_mib_and_no_more() {
+    let mut kept = None;
+    let memory = measure(|| {
+        let metrics = Metrics::new();
+        drop(metrics.layer(Bare).call(Request::new(Body::empty())));
+        kept = Some(metrics);
+    });
+    println!("Metrics: {} bytes", memory.bytes_current);
+    assert!(
+        (400 << 10..=512 << 10).contains(&memory.bytes_current),
+        "{memory:?}"
+    );
+    drop(kept);
+}
+
+#[test]
+fn a_probe_in_a_storm_is_a_text_and_its_fields() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let health = Health::new()
+        .keep(TIME)
+        .check("store", TIME, async || Ok::<_, Infallible>(()));
+    let mut probe = health.readiness();
+    let counted = repeated(|| {
+        let response = runtime.block_on(async { probe.call(Request::new(())).await });
+        assert!(response.is_ok_and(|response| response.status() == 200));
+    });
+    println!(
+        "Health, for a probe: {:.2} allocations",
+        counted as f64 / COUNTED as f64
+    );
+    assert!(counted <= PROBE * COUNTED, "{counted}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use wharf::{Address, Body, Http, Listener, Server, Shutdown};
@@ -295,7 +296,6 @@ async fn page(metrics: &Metrics) -> BTreeMap<String, Family> {
     parse(response.body()).unwrap_or_else(|error| panic!("{error}\n{}", response.body()))
 }
 
-/// The process's own families and those of a server, also before anything has happened.
 #[tokio::test]
 async fn a_page_is_well_formed_before_the_first_request_and_after_any() {
     let metrics = Metrics::new().follow(Server::new().handle());
@@ -308,6 +308,7 @@ async fn a_page_is_well_formed_before_the_first_request_and_after_any() {
             "http_request_body_bytes",
             "http_request_duration_seconds",
             "http_requests_in_flight",
+            "http_requests_refused_total",
             "http_requests_total",
             "http_response_body_bytes",
             "http_responses_total",
@@ -390,7 +391,7 @@ async fn a_servers_connections_are_told_by_state_and_reason() {
     let handle = server.handle();
     let metrics = Metrics::new().follow(handle.clone());
     let stack = ServiceBuilder::new()
-        .layer(Http::new())
+        .layer(Http::new().on_refused(metrics.refused()))
         .layer(metrics.clone())
         .service(service_fn(async |request: Request<Body>| {
             let body = request.into_body().collect().await?.to_bytes();
@@ -440,6 +441,13 @@ async fn a_servers_connections_are_told_by_state_and_reason() {
     assert_eq!(sums("http_response_body_bytes"), 1_000.0);
     assert!(open["wharf_received_bytes_total"].value(&[]) > 1_000.0);
 
+    let mut broken = TcpStream::connect(address).await.unwrap();
+    broken.write_all(b"no request\r\n\r\n").await.unwrap();
+    let mut said = String::new();
+    broken.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    drop(broken);
+
     drop(client);
     connection.await.unwrap().unwrap();
     until(|| handle.open() == 0).await;
@@ -449,13 +457,10 @@ async fn a_servers_connections_are_told_by_state_and_reason() {
         1.0
     );
     assert_eq!(closed["wharf_connections"].value(&[("state", "idle")]), 0.0);
-    for name in [
-        "wharf_received_bytes_total",
-        "wharf_sent_bytes_total",
-        "wharf_requests_total",
-    ] {
-        assert_eq!(closed[name], open[name]);
-    }
+    // What has ended is still counted.
+    assert_eq!(closed["wharf_requests_total"], open["wharf_requests_total"]);
+    let received = |page: &BTreeMap<String, Family>| page["wharf_received_bytes_total"].value(&[]);
+    assert_eq!(received(&closed), received(&open) + 14.0);
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
     let over = page(&metrics).await;

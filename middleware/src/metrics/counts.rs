@@ -11,8 +11,11 @@ use super::labels::{ENDS, Method, StatusClass};
 use crate::follow::Ended;
 use crate::shard::{SHARDS, shard};
 
+/// A number for each class.
+pub(super) type ByClass<T> = [T; StatusClass::ALL.len()];
+
 /// A number for each method and class.
-pub(super) type ByMethod<T> = [[T; StatusClass::ALL.len()]; Method::ALL.len()];
+pub(super) type ByMethod<T> = [ByClass<T>; Method::ALL.len()];
 
 /// All that one layer counts.
 pub(super) struct Counts {
@@ -25,6 +28,7 @@ pub(super) struct Counts {
 struct Part {
     begun: AtomicU64,
     requests: ByMethod<AtomicU64>,
+    refused: ByClass<AtomicU64>,
     ended: [AtomicU64; ENDS.len()],
     first_byte: Histogram,
     duration: Histogram,
@@ -37,6 +41,7 @@ struct Part {
 pub(super) struct Sums {
     pub(super) begun: u64,
     pub(super) requests: ByMethod<u64>,
+    pub(super) refused: ByClass<u64>,
     pub(super) ended: [u64; ENDS.len()],
     pub(super) first_byte: Distribution,
     pub(super) duration: Distribution,
@@ -51,6 +56,7 @@ impl Counts {
             shards: array::from_fn(|_| Part {
                 begun: AtomicU64::new(0),
                 requests: Default::default(),
+                refused: Default::default(),
                 ended: Default::default(),
                 first_byte: Histogram::new(),
                 duration: Histogram::new(),
@@ -76,6 +82,10 @@ impl Counts {
         self.part().requests[method as usize][class as usize].fetch_add(1, Relaxed);
     }
 
+    pub(super) fn refused(&self, class: StatusClass) {
+        self.part().refused[class as usize].fetch_add(1, Relaxed);
+    }
+
     pub(super) fn first_byte(&self, time: Duration) {
         self.part().first_byte.record(nanos(time));
     }
@@ -93,6 +103,7 @@ impl Counts {
         let mut sums = Sums {
             begun: 0,
             requests: Default::default(),
+            refused: Default::default(),
             ended: Default::default(),
             first_byte: Distribution::new(),
             duration: Distribution::new(),
@@ -113,6 +124,9 @@ impl Counts {
                 .flatten()
                 .zip(part.requests.iter().flatten())
             {
+                *sum += own.load(Relaxed);
+            }
+            for (sum, own) in sums.refused.iter_mut().zip(&part.refused) {
                 *sum += own.load(Relaxed);
             }
             part.first_byte.add_to(&mut sums.first_byte);
@@ -138,6 +152,7 @@ impl Sums {
                     )
                 })
             }),
+            refused: array::from_fn(|class| less(&self.refused[class], &earlier.refused[class])),
             ended: array::from_fn(|end| less(&self.ended[end], &earlier.ended[end])),
             first_byte: self.first_byte.since(&earlier.first_byte),
             duration: self.duration.since(&earlier.duration),

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::counts::ByMethod;
+use super::counts::{ByClass, ByMethod};
 use super::labels::{ENDS, Method, StatusClass};
 use crate::follow::Ended;
 
 /// A handle for each series.
 pub(super) struct Facade {
     requests: ByMethod<Counter>,
+    refused: ByClass<Counter>,
     ended: [Counter; ENDS.len()],
     in_flight: Gauge,
     first_byte: Histogram,
@@ -29,6 +30,8 @@ impl Facade {
                     counter!("http_requests_total", "method" => method.as_str(), "status" => class.as_str())
                 })
             }),
+            refused: StatusClass::ALL
+                .map(|class| counter!("http_requests_refused_total", "status" => class.as_str())),
             ended: ENDS.map(|how| counter!("http_responses_total", "ended" => how.as_str())),
             in_flight: gauge!("http_requests_in_flight"),
             first_byte: histogram!("http_first_byte_seconds"),
@@ -47,6 +50,10 @@ impl Facade {
 
     pub(super) fn request(&self, method: Method, class: StatusClass) {
         self.requests[method as usize][class as usize].increment(1);
+    }
+
+    pub(super) fn refused(&self, class: StatusClass) {
+        self.refused[class as usize].increment(1);
     }
 
     pub(super) fn first_byte(&self, time: Duration) {

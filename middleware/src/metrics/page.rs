@@ -87,6 +87,13 @@ fn requests(text: &mut Text, snapshot: &Snapshot) {
             family.sample(&labels, count);
         }
     }
+    let mut family = text.counter(
+        "http_requests_refused_total",
+        "Requests that no handler saw, by class of status.",
+    );
+    for class in [StatusClass::ClientError, StatusClass::ServerError] {
+        family.sample(&[("status", class.as_str())], sums.refused[class as usize]);
+    }
     let mut family = text.counter("http_responses_total", "Responses by how they ended.");
     for (how, count) in ENDS.iter().zip(sums.ended) {
         family.sample(&[("ended", how.as_str())], count);

@@ -14,7 +14,8 @@ use crate::follow::Ended;
 
 /// What was counted up to one moment; less an earlier one, what came between the two.
 ///
-/// Of what comes and goes, such as requests in flight, the difference has the later one's.
+/// Of what comes and goes, such as requests in flight, the difference has the later one's. Each takes 60 KiB, for its four
+/// histograms.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     span: Duration,
@@ -62,6 +63,11 @@ impl Snapshot {
     /// Those with this method, one that isn't a usual one together with all others of its kind, and a status of this class.
     pub fn of_method(&self, method: &HttpMethod, class: StatusClass) -> u64 {
         self.sums.requests[Method::of(method) as usize][class as usize]
+    }
+
+    /// Requests that were refused before any handler, if [somebody told](super::Metrics::refused).
+    pub fn refused(&self) -> u64 {
+        self.sums.refused.iter().sum()
     }
 
     /// Requests whose response hasn't ended.

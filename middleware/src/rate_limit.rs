@@ -1,7 +1,7 @@
 //! Rate limit: so many requests a client in so much time, and 429 for what is more.
 //!
-//! A client is who the request's key says, by default its IP address, behind proxies the one that
-//! [`TrustedProxies`](crate::TrustedProxies) found, if that is put around this layer; each has a budget that fills up evenly (GCRA, the
+//! A client is who the request's key says, by default its IP address ([`ClientIp`]: behind proxies, what
+//! [`TrustedProxies`](crate::TrustedProxies) around this layer says); each has a budget that fills up evenly (GCRA, the
 //! *generic cell rate algorithm*: a leaky bucket that is remembered as one time). All responses tell what is left of it in
 //! `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), a 429 says `Retry-After`.
 //!

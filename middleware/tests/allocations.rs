@@ -171,39 +171,6 @@ fn a_time_out_that_has_to_wait_does_not_allocate_either() {
 }
 
 #[test]
-fn the_first_fields_of_a_response_cost_nothing_on_wharf() {
-    // Their map is the next request's: the connection keeps it. Elsewhere it is two allocations.
-    let (bare, said) = (allocations(Bare), allocations(keep_alive().layer(Bare)));
-    assert!(said <= bare + SLACK, "{said}, and {bare} without the layer");
-}
-
-#[test]
-fn these_do_and_why() {
-    expect(
-        "Timeout that announces: an extension",
-        FIRST_EXTENSION,
-        all_times().announce().layer(Hello),
-    );
-    let proxies = TrustedProxies::x_forwarded_for()
-        .trust(["10.0.0.0/8"])
-        .expect("a network");
-    expect(
-        "TrustedProxies: an extension",
-        FIRST_EXTENSION,
-        proxies.clone().layer(Hello),
-    );
-    let with_host = proxies.x_forwarded_host().layer(Hello);
-    expect(
-        "TrustedProxies: and the host",
-        FIRST_EXTENSION + 1,
-        with_host,
-    );
-    let field = http::HeaderName::from_static("x-forwarded-for");
-    let log = AccessLog::json().field(field).to_writer(io::sink());
-    expect("AccessLog with fields: a list of them", 1, log.layer(Hello));
-}
-
-#[test]
 fn metrics_take_half_a_mib_and_no_more() {
     let mut kept = None;
     let memory = measure(|| {
@@ -253,6 +220,39 @@ fn a_detached_call_is_one_task() {
         (COUNTED..=COUNTED + SLACK).contains(&(with - without)),
         "{with} {without}"
     );
+}
+
+#[test]
+fn the_first_fields_of_a_response_cost_nothing_on_wharf() {
+    // Their map is the next request's: the connection keeps it. Elsewhere it is two allocations.
+    let (bare, said) = (allocations(Bare), allocations(keep_alive().layer(Bare)));
+    assert!(said <= bare + SLACK, "{said}, and {bare} without the layer");
+}
+
+#[test]
+fn these_do_and_why() {
+    expect(
+        "Timeout that announces: an extension",
+        FIRST_EXTENSION,
+        all_times().announce().layer(Hello),
+    );
+    let proxies = TrustedProxies::x_forwarded_for()
+        .trust(["10.0.0.0/8"])
+        .expect("a network");
+    expect(
+        "TrustedProxies: an extension",
+        FIRST_EXTENSION,
+        proxies.clone().layer(Hello),
+    );
+    let with_host = proxies.x_forwarded_host().layer(Hello);
+    expect(
+        "TrustedProxies: and the host",
+        FIRST_EXTENSION + 1,
+        with_host,
+    );
+    let field = http::HeaderName::from_static("x-forwarded-for");
+    let log = AccessLog::json().field(field).to_writer(io::sink());
+    expect("AccessLog with fields: a list of them", 1, log.layer(Hello));
 }
 
 #[test]

@@ -23,10 +23,11 @@ where
     }
 }
 
-/// The IP address of the client: what [`ClientAddress::of`] says.
+/// The client's IP address: what [`TrustedProxies`](crate::TrustedProxies) found if that layer is outside of this one,
+/// else the other end of the connection.
 ///
-/// That is the connection's other end, unless [`TrustedProxies`](crate::TrustedProxies) around this layer found who is
-/// behind it; on another server than wharf that layer also says where the address comes from. An IPv6 address stands for its /64: so many belong to one customer. All requests whose address is not
+/// Behind a proxy and without that layer all clients have one address, the proxy's, and share one budget. What the
+/// connection's other end is comes with every request on wharf; under another server, tell that layer where to find it. An IPv6 address stands for its /64: so many belong to one customer. All requests whose address is not
 /// known share one budget, so that a limit that can't work is noticed instead of letting everybody through.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ClientIp;

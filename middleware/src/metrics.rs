@@ -153,7 +153,8 @@ impl Metrics {
 
     /// Shows a counter of somebody else's on the page: `read` is called for each, and must never return less than before.
     ///
-    /// Characters that a name can't have become `_`.
+    /// Characters that a name can't have become `_`; a counter's should end in `_total`. The last one of a name is shown, and none
+    /// that is called as one of the layer's own.
     pub fn counter(
         self,
         name: &str,
@@ -175,7 +176,6 @@ impl Metrics {
 
     fn and(mut self, name: &str, help: Cow<'static, str>, read: Read) -> Self {
         let name = text::name(name);
-        // A family that is there twice would make the whole page unreadable.
         self.more.retain(|more| more.name != name);
         self.more.push(More { name, help, read });
         self

@@ -353,7 +353,8 @@ async fn numbers_of_others_are_on_the_page_whatever_they_are_called() {
         .counter("9 lives-total_total", "What\nis \"left\"\\", || 7)
         .gauge("queue", "First.", || 0.0)
         .gauge("queue", "Length.", || f64::NEG_INFINITY)
-        .gauge("load", "", || 0.25);
+        .gauge("load", "", || 0.25)
+        .gauge("http_requests_in_flight", "Not this one.", || 7.0);
     let page = page(&metrics).await;
     assert_eq!(page["_9_lives_total_total"].value(&[]), 7.0);
     assert_eq!(page["_9_lives_total_total"].help, "What\nis \"left\"\\");

@@ -42,6 +42,10 @@ impl Page {
             connections(&mut text, server);
         }
         for more in &self.metrics.more {
+            // A family that is there twice would make the whole page unreadable.
+            if text.has(&more.name) {
+                continue;
+            }
             match &more.read {
                 Read::Counter(read) => {
                     text.counter(&more.name, &more.help).sample(&[], read());

@@ -21,6 +21,11 @@ impl Text {
         self.out
     }
 
+    /// Whether there is a family of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.out.contains(&format!("# TYPE {name} "))
+    }
+
     pub(super) fn counter<'a>(&'a mut self, name: &'a str, help: &str) -> Family<'a> {
         self.family(name, "counter", help)
     }

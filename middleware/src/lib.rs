@@ -3,6 +3,7 @@
 //! One layer, one file; each is generic over body types, so that it runs on wharf and under hyper and axum alike.
 //!
 //! - [`access_log`]: a line for each request, when its response has ended, to any writer, never in a worker's way.
+//! - [`conditional`]: ETags and dates, 304 and 412; as a function and as a layer.
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
@@ -15,10 +16,12 @@
 //! To write one of your own, read the [`guide`].
 
 pub mod access_log;
+pub mod conditional;
 pub mod detach;
 pub mod from_fn;
 pub mod guide;
 pub mod keep_alive;
+pub mod maybe;
 #[cfg(test)]
 mod mock;
 pub mod overload;
@@ -28,6 +31,7 @@ pub mod timeout;
 pub mod trusted_proxies;
 
 pub use access_log::AccessLog;
+pub use conditional::Conditional;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;

@@ -8,6 +8,7 @@
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
+//! - [`range`]: parts of a representation, from memory, a file or a source of one's own.
 //! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
 //! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
@@ -25,6 +26,7 @@ pub mod maybe;
 #[cfg(test)]
 mod mock;
 pub mod overload;
+pub mod range;
 pub mod rate_limit;
 pub mod timed;
 pub mod timeout;

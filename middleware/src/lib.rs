@@ -4,6 +4,7 @@
 //!
 //! - [`access_log`]: a line for each request, when its response has ended, to any writer, never in a worker's way.
 //! - [`conditional`]: ETags and dates, 304 and 412; as a function and as a layer.
+//! - [`decompression_guard`]: what a compressed request may become.
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
@@ -18,6 +19,7 @@
 
 pub mod access_log;
 pub mod conditional;
+pub mod decompression_guard;
 pub mod detach;
 pub mod from_fn;
 pub mod guide;
@@ -34,6 +36,7 @@ pub mod trusted_proxies;
 
 pub use access_log::AccessLog;
 pub use conditional::Conditional;
+pub use decompression_guard::DecompressionGuard;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;

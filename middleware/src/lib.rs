@@ -11,6 +11,7 @@
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
 //! - [`range`]: parts of a representation, from memory, a file or a source of one's own.
 //! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
+//! - [`sse`]: server-sent events, for one client or for thousands, that resume and never hold up who publishes.
 //! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
@@ -30,6 +31,7 @@ mod mock;
 pub mod overload;
 pub mod range;
 pub mod rate_limit;
+pub mod sse;
 pub mod timed;
 pub mod timeout;
 pub mod trusted_proxies;

@@ -27,7 +27,8 @@
 //!
 //! // Anywhere:
 //! hub.publish(Event::new("12.5").name("price")?);
-//! # let frame = response.into_body().frame().await.unwrap()?.into_data().unwrap();
+//! # let mut body = std::pin::pin!(response.into_body());
+//! # let frame = body.frame().await.unwrap()?.into_data().unwrap();
 //! # assert!(frame.starts_with(b"event: price\ndata: 12.5\nid: "));
 //! # Ok(())
 //! # }

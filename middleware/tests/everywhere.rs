@@ -22,7 +22,7 @@ use wharf_middleware::range::{self, RangeBody};
 use wharf_middleware::sse::{Event, Hub, Sse, Subscription};
 use wharf_middleware::{
     AccessLog, ClientAddress, Conditional, Deadline, DecompressionGuard, Detach, KeepAlive, Next,
-    Timeout, Timings, TrustedProxies, from_fn,
+    OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
 };
 
 /// What a client heard: the answer's head and its body, which is what the innermost service knew of the request.
@@ -123,6 +123,29 @@ everywhere!(a_function, || from_fn(stamp), async |heard: Heard| {
 everywhere!(detach, || Detach, async |heard: Heard| {
     assert_eq!(heard.body, "nothing");
 });
+
+everywhere!(
+    overload,
+    || {
+        let layer = OverloadLayer::limit(1).queue(0);
+        OVERLOAD.with(|place| *place.borrow_mut() = Some(layer.clone()));
+        layer
+    },
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let load = OVERLOAD.with(|place| place.borrow().as_ref().map(OverloadLayer::load));
+        let load = load.expect("the layer");
+        assert_eq!((load.in_flight, load.refused), (0, 0));
+    }
+);
+
+everywhere!(
+    rate_limit,
+    || RateLimitLayer::new(2, MINUTE),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["ratelimit"], r#""default";r=1;t=30"#);
+    }
+);
 
 everywhere!(
     time_outs,
@@ -240,6 +263,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 thread_local! {
     static WRITTEN: std::cell::RefCell<Arc<Mutex<Vec<u8>>>> = std::cell::RefCell::default();
     static TIMINGS: Timings = Timings::new();
+    static OVERLOAD: std::cell::RefCell<Option<OverloadLayer>> = std::cell::RefCell::default();
 }
 
 struct Shared(Arc<Mutex<Vec<u8>>>);

@@ -25,7 +25,7 @@ pub mod detach;
 pub mod from_fn;
 pub mod guide;
 pub mod keep_alive;
-pub mod maybe;
+mod maybe;
 #[cfg(test)]
 mod mock;
 pub mod overload;
@@ -42,6 +42,7 @@ pub use decompression_guard::DecompressionGuard;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;
+pub use maybe::MaybeBody;
 pub use overload::OverloadLayer;
 pub use rate_limit::RateLimitLayer;
 pub use timed::{Timed, Timings};

@@ -248,6 +248,21 @@ async fn several_parts_are_one_multipart_in_the_order_they_were_asked_for() {
 }
 
 #[tokio::test]
+async fn what_is_left_is_known_at_any_time_and_the_end_with_the_last_byte() {
+    let request = fields("range: bytes=0-1,5-6");
+    let response = respond(&Method::GET, &request, full(DIGITS));
+    let mut body = response.into_body();
+    let mut left = body.size_hint().exact().expect("known");
+    while !body.is_end_stream() {
+        let frame = body.frame().await.expect("not the end").expect("no error");
+        left -= frame.data_ref().expect("data").len() as u64;
+        assert_eq!(body.size_hint().exact(), Some(left));
+    }
+    assert_eq!(left, 0);
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
 async fn no_two_multiparts_have_the_same_boundary() {
     let ask = || get(&Method::GET, "range: bytes=0-0,2-2", full(DIGITS));
     let (one, other) = (ask().await, ask().await);
@@ -328,6 +343,48 @@ async fn a_handler_that_wants_no_ranges_or_no_200_has_its_way() {
         (404, &DIGITS)
     );
     assert!(!response.headers().contains_key("accept-ranges"));
+}
+
+#[test]
+fn whatever_is_asked_for_the_parts_are_there_and_none_is_there_twice() {
+    const PIECES: [&str; 6] = ["0", "3", "9", "-", ",", " "];
+    const LENGTH: u64 = 10;
+    let (current, mut counts) = (Validators::new(), [0; 4]);
+    for number in 0..6u32.pow(7) {
+        let pieces = (0..7).map(|place| PIECES[(number / 6u32.pow(place) % 6) as usize]);
+        let lines = format!("range: bytes={}", pieces.collect::<String>());
+        let parts = match select(&Method::GET, &fields(&lines), &current, LENGTH) {
+            Selection::Whole => {
+                counts[0] += 1;
+                continue;
+            }
+            Selection::Unsatisfiable => {
+                counts[1] += 1;
+                continue;
+            }
+            Selection::One(part) => {
+                counts[2] += 1;
+                vec![part]
+            }
+            Selection::Many(parts) => {
+                counts[3] += 1;
+                assert!(parts.len() > 1, "{lines}");
+                parts
+            }
+        };
+        let mut places: Vec<_> = parts.iter().cloned().flatten().collect();
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.start < part.end && part.end <= LENGTH),
+            "{lines}"
+        );
+        places.sort_unstable();
+        places.dedup();
+        let bytes: u64 = parts.iter().map(|part| part.end - part.start).sum();
+        assert_eq!(places.len() as u64, bytes, "{lines}");
+    }
+    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
 }
 
 #[test]

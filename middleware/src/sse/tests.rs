@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, timeout};
 use tower::ServiceBuilder;
 use tower::service_fn;
-use wharf::{Address, CloseReason, Http, Server, Shutdown};
+use wharf::{Address, Http, Server, Shutdown};
 
 use super::*;
 use crate::BoxError;
@@ -525,7 +525,8 @@ async fn served(
         },
     ));
     let server = tokio::spawn(server.serve(stack));
-    let client = listen(address, hub).await;
+    let client = timeout(10 * SECOND, listen(address, hub)).await;
+    let client = client.expect("an event");
     (handle, server, client)
 }
 
@@ -574,7 +575,6 @@ async fn on_wharf_a_stream_ends_when_an_operator_closes_its_connection() {
     let ends = timeout(10 * SECOND, client.read_to_end(&mut rest)).await;
     ends.expect("it ends").unwrap();
     assert_eq!(rest, b"0\r\n\r\n");
-    let _ = CloseReason::Operator;
 }
 
 #[tokio::test(start_paused = true)]

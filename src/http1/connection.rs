@@ -300,6 +300,8 @@ where
     if exchange.codec.upgrade || is_tunnel {
         let (sender, promise) = Promise::new();
         exchange.upgrade = Some(sender);
+        #[cfg(feature = "hyper-upgrade")]
+        crate::upgrade::hyper::promise(request.extensions_mut(), &promise);
         request.extensions_mut().insert(promise);
     }
     request

@@ -3,7 +3,6 @@
 //! Before it gives up the thread it sends what is owed, looks at the clock and asks what the server wants.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -113,29 +112,10 @@ where
         }
     }
 
-    /// The one place that waits. `step` is polled until it is ready; each time it isn't, what is owed is sent, the
-    /// deadlines are looked at, and only then the thread is given up.
-    #[inline(always)]
-    pub(super) async fn until<T>(
-        &mut self,
-        mut step: impl FnMut(&mut Context<'_>, &mut Self) -> Poll<Result<T, Stop>>,
-    ) -> Result<T, Stop> {
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(ready) = step(cx, self) {
-                    return Poll::Ready(ready);
-                }
-                match self.park(cx) {
-                    Park::Wait => return Poll::Pending,
-                    Park::Again => {}
-                    Park::Stop(stop) => return Poll::Ready(Err(stop)),
-                }
-            }
-        })
-        .await
-    }
-
-    fn park(&mut self, cx: &mut Context<'_>) -> Park {
+    /// What comes before each wait: what is owed is sent, the deadlines are looked at. Only [`Connection::until`] waits.
+    ///
+    /// [`Connection::until`]: super::connection::Connection::until
+    pub(super) fn park(&mut self, cx: &mut Context<'_>) -> Park {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Park::Stop(error.into());
         }
@@ -263,28 +243,11 @@ where
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    /// Lets other tasks of the thread run, if this one has had its share and there is more for it to do.
-    pub(super) async fn be_fair(&mut self) -> Result<(), Stop> {
+    /// An exchange is over: whether other tasks of the thread should run before the next, if there is one.
+    #[inline]
+    pub(super) fn had_its_share(&mut self) -> bool {
         self.requests += 1;
-        let had_its_share = self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES;
-        if had_its_share && !self.desk().input.is_empty() {
-            self.give_way().await
-        } else {
-            Ok(())
-        }
-    }
-
-    #[cold]
-    async fn give_way(&mut self) -> Result<(), Stop> {
-        let mut gave_way = false;
-        self.until(|cx, _| {
-            if std::mem::replace(&mut gave_way, true) {
-                return Poll::Ready(Ok(()));
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await
+        (self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES) && self.has_input()
     }
 
     /// A long answer has had its share of the thread: whoever sees this wakes itself and waits.
@@ -435,7 +398,8 @@ where
     Poll::Ready(Ok(written))
 }
 
-enum Park {
+/// Whether to wait.
+pub(super) enum Park {
     Wait,
     Again,
     Stop(Stop),
@@ -461,6 +425,11 @@ impl Desk {
         })
     }
 
+    /// The head that was decoded; the next one finds its place empty.
+    pub(super) fn take_parts(&mut self) -> request::Parts {
+        std::mem::replace(&mut self.parts, empty_parts())
+    }
+
     fn give_back(self: Box<Self>) {
         if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
             return;
@@ -474,6 +443,6 @@ impl Desk {
 }
 
 /// A request head to be filled.
-pub(super) fn empty_parts() -> request::Parts {
+fn empty_parts() -> request::Parts {
     Request::new(()).into_parts().0
 }

@@ -17,6 +17,7 @@ use super::Settings;
 use super::deadline::Phase;
 use super::exchange::{Ending, Exchange, Linger};
 use super::intake::{Intake, Rest};
+use super::sending::Begun;
 use super::wire::{Park, Stop, Wire};
 use crate::body::Body;
 use crate::codec::{self, Codec, Head, Kind, Length};
@@ -103,9 +104,9 @@ where
         }
         self.wire.leave_phase();
 
-        // The request is never a local of this future, which would keep its bytes across every wait. Nor is the call
-        // ever moved: a call that panics leaves nothing behind.
-        let answer = {
+        // Neither request nor response are ever locals of this future, which would keep their bytes across every wait,
+        // and the call isn't moved: a call that panics leaves nothing behind.
+        let sending = {
             let mut call = pin!(None);
             let _ = catch(|| {
                 call.set(Some(service.call(self.open(
@@ -119,11 +120,11 @@ where
                     self.until(|cx, this| this.poll_answer(cx, call.as_mut(), &mut exchange))
                         .await?
                 }
-                None => Err(Failed::Panicked(Panicked)),
+                None => self.fail(&mut exchange, Failed::Panicked(Panicked)),
             }
         };
 
-        let mut sending = pin!(self.begin(&mut exchange, answer)?);
+        let mut sending = pin!(sending?);
         if let Some(mut sending) = sending.as_mut().as_pin_mut() {
             self.until(|cx, this| this.poll_send(cx, sending.as_mut(), &mut exchange))
                 .await??;
@@ -202,14 +203,9 @@ where
         if desk.input.is_empty() {
             return Ok(None);
         }
-        let head = self
-            .codec
+        self.codec
             .decode_head(&mut desk.input, &mut desk.parts)
-            .map_err(|reject| Ending::Refuse(reject, None))?;
-        if head.is_none() {
-            desk.parts.headers.clear();
-        }
-        Ok(head)
+            .map_err(|reject| Ending::Refuse(reject, None))
     }
 
     /// Waits for more of a head, or for a reason to stop waiting.
@@ -305,29 +301,38 @@ where
         request
     }
 
-    /// Polls the handler, gives it of the body what it wants, and notices when the client goes away.
+    /// Polls the handler, gives it of the body what it wants, and notices when the client goes away. What it answers
+    /// is begun at once.
     #[inline]
-    fn poll_answer<F, T, E>(
+    fn poll_answer<F, B, E>(
         &mut self,
         cx: &mut Context<'_>,
         mut call: Pin<&mut F>,
         exchange: &mut Exchange,
-    ) -> Poll<Result<Result<T, Failed>, Stop>>
+    ) -> Poll<Result<Begun<B, C>, Stop>>
     where
-        F: Future<Output = Result<T, E>>,
+        F: Future<Output = Result<Response<B>, E>>,
         E: Into<BoxError>,
+        B: http_body::Body,
     {
         // Woken by the socket, most likely: to feed first spares one poll of the handler.
         if self.intake.is_starved() {
             let _ = self.poll_feed(cx, exchange)?;
         }
         loop {
-            match catch(|| call.as_mut().poll(cx)) {
-                Ok(Poll::Ready(answer)) => {
-                    return Poll::Ready(Ok(answer.map_err(|error| Failed::Error(error.into()))));
+            // Through a place of its own, because what `catch` returns is moved more than once.
+            let mut answer = Poll::Pending;
+            if let Err(panicked) = catch(|| answer = call.as_mut().poll(cx)) {
+                return Poll::Ready(Ok(self.fail(exchange, Failed::Panicked(panicked))));
+            }
+            match answer {
+                Poll::Ready(Ok(response)) => {
+                    return Poll::Ready(Ok(self.begin(exchange, response)));
                 }
-                Err(panicked) => return Poll::Ready(Ok(Err(Failed::Panicked(panicked)))),
-                Ok(Poll::Pending) => {}
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Ok(self.fail(exchange, Failed::Error(error.into()))));
+                }
+                Poll::Pending => {}
             }
             if self.wire.live().expects_mail() {
                 let mail = self.wire.live().take_mail();

@@ -210,7 +210,10 @@ where
             let (mut exchange, answer) = self
                 .until(|cx, this| line.poll_front(cx, this, service))
                 .await?;
-            let mut sending = pin!(self.begin(&mut exchange, answer)?);
+            let mut sending = pin!(match answer {
+                Ok(response) => self.begin(&mut exchange, response)?,
+                Err(failed) => self.fail(&mut exchange, failed)?,
+            });
             if let Some(mut sending) = sending.as_mut().as_pin_mut() {
                 self.until(|cx, this| {
                     line.poll_calls(cx);

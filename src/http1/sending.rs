@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -27,6 +27,9 @@ pin_project! {
     }
 }
 
+/// What is left of a response once its head is encoded, if anything is.
+pub(super) type Begun<B, C> = Result<Option<Sending<B, <C as Codec>::Encoder>>, Ending>;
+
 impl<Io, C> Connection<Io, C>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -35,14 +38,46 @@ where
     /// Decides whether the connection can go on and encodes the response's head; what is left is its body, if it has
     /// one that must be polled.
     #[inline]
-    pub(super) fn begin<B>(
-        &mut self,
-        exchange: &mut Exchange,
-        answer: Result<Response<B>, Failed>,
-    ) -> Result<Option<Sending<B, C::Encoder>>, Ending>
+    pub(super) fn begin<B>(&mut self, exchange: &mut Exchange, response: Response<B>) -> Begun<B, C>
     where
         B: http_body::Body,
     {
+        self.decide(exchange);
+        let (mut head, body) = response.into_parts();
+        let reply = Reply {
+            head: &head,
+            length: body.size_hint().exact(),
+            date: &date::line(self.wire.now()),
+        };
+        let output = &mut self.wire.desk().output;
+        let encoder = match self.codec.encode_head(&mut exchange.codec, reply, output) {
+            Ok(encoder) => encoder,
+            Err(error) => return self.fail(exchange, Failed::Unsendable(error)),
+        };
+        self.wire.keep_idle(exchange.codec.keep_alive);
+        self.wire.desk().keep_fields(&mut head.headers);
+        let leaves_http = head.status == StatusCode::SWITCHING_PROTOCOLS
+            || exchange.codec.method == Kind::Connect && head.status.is_success();
+        if leaves_http {
+            return Err(Ending::HandOver(exchange.upgrade.take()));
+        }
+        Ok((!encoder.is_done()).then_some(Sending { body, encoder }))
+    }
+
+    /// The same, where the handler has no response that can be sent.
+    #[cold]
+    pub(super) fn fail<B>(&mut self, exchange: &mut Exchange, failed: Failed) -> Begun<B, C> {
+        self.decide(exchange);
+        if let Failed::Panicked(_) = failed {
+            exchange.close(CloseReason::Panicked);
+        }
+        self.encode_whole(exchange, self.settings.failure(failed));
+        Ok(None)
+    }
+
+    /// Whether the connection can go on after this exchange; the head is about to say so.
+    #[inline]
+    fn decide(&mut self, exchange: &mut Exchange) {
         if self.wire.live().expects_mail() {
             let mail = self.wire.live().take_last_mail(exchange.number);
             self.send_interim(exchange, mail);
@@ -66,49 +101,6 @@ where
         }
         if self.wire.now() >= self.wire.retires() {
             exchange.close(CloseReason::MaxAge);
-        }
-
-        let failed = match answer {
-            Ok(response) => {
-                let (mut head, body) = response.into_parts();
-                let reply = Reply {
-                    head: &head,
-                    length: body.size_hint().exact(),
-                    date: &date::line(self.wire.now()),
-                };
-                let output = &mut self.wire.desk().output;
-                match self.codec.encode_head(&mut exchange.codec, reply, output) {
-                    Ok(encoder) => {
-                        self.wire.keep_idle(exchange.codec.keep_alive);
-                        self.keep_map(&mut head.headers);
-                        let leaves_http = head.status == StatusCode::SWITCHING_PROTOCOLS
-                            || exchange.codec.method == Kind::Connect && head.status.is_success();
-                        if leaves_http {
-                            return Err(Ending::HandOver(exchange.upgrade.take()));
-                        }
-                        return Ok((!encoder.is_done()).then_some(Sending { body, encoder }));
-                    }
-                    Err(error) => Failed::Unsendable(error),
-                }
-            }
-            Err(failed) => failed,
-        };
-        if let Failed::Panicked(_) = failed {
-            exchange.close(CloseReason::Panicked);
-        }
-        self.encode_whole(exchange, self.settings.failure(failed));
-        Ok(None)
-    }
-
-    /// The response's field map serves the next request, if it is larger than the one that is there and that isn't in
-    /// use by a head that was read ahead.
-    #[inline]
-    fn keep_map(&mut self, fields: &mut HeaderMap) {
-        const MOST: usize = 128;
-        let next = &mut self.wire.desk().parts.headers;
-        if fields.capacity() > next.capacity() && fields.capacity() <= MOST && next.is_empty() {
-            fields.clear();
-            std::mem::swap(next, fields);
         }
     }
 

@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, request};
+use http::{HeaderMap, Request, request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ pub(super) struct Wire<Io> {
     desk: Option<Box<Desk>>,
     deadline: Deadline,
     live: Arc<Live>,
+    /// The task that the connection is in, which timer and server wake.
+    task: Option<Waker>,
     /// How long the connection may be idle, where a response said so.
     idle_timeout: Option<Duration>,
     /// When the connection has been kept for long enough.
@@ -97,6 +99,7 @@ where
             desk: None,
             deadline: Deadline::new(limits),
             live,
+            task: None,
             idle_timeout: None,
             retires,
             told: Told::Nothing,
@@ -119,7 +122,15 @@ where
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Park::Stop(error.into());
         }
-        let (told, has_mail) = self.live.watch(cx);
+        let stays = self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()));
+        if !stays {
+            self.task = Some(cx.waker().clone());
+            self.deadline.has_moved();
+        }
+        let (told, has_mail) = self.live.watch_on(cx, stays);
         if has_mail && !std::mem::replace(&mut self.has_mail, true) {
             return Park::Again;
         }
@@ -190,10 +201,16 @@ where
     }
 
     /// Writes what is owed.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(desk) = &mut self.desk else {
+        if self.owed() == 0 && !self.unflushed {
             return Poll::Ready(Ok(()));
-        };
+        }
+        self.poll_flush_owed(cx)
+    }
+
+    fn poll_flush_owed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let desk = self.desk.get_or_insert_with(Desk::take);
         while !desk.output.is_empty() {
             match poll_write(&mut self.io, &mut desk.output, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -205,10 +222,10 @@ where
                         let now = *self.now.get_or_insert_with(Instant::now);
                         self.deadline.writing.rest(now);
                         if desk.output.is_empty() {
-                            self.deadline.writing.forgive();
+                            self.deadline.writing.forgive(&self.deadline.patience);
                         }
                     }
-                    self.deadline.writing.earn(written);
+                    self.deadline.writing.earn(written, &self.deadline.patience);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -357,13 +374,13 @@ where
 
     /// Content has come, which buys the client time for more.
     pub(super) fn got_of_body(&mut self, bytes: usize) {
-        self.deadline.reading.earn(bytes);
+        self.deadline.reading.earn(bytes, &self.deadline.patience);
     }
 
     /// Another request body begins.
     pub(super) fn restart_reading(&mut self) {
         self.body_late = false;
-        self.deadline.reading.restart();
+        self.deadline.reading.restart(&self.deadline.patience);
     }
 
     pub(super) fn body_is_late(&mut self) -> bool {
@@ -426,8 +443,21 @@ impl Desk {
     }
 
     /// The head that was decoded; the next one finds its place empty.
+    #[inline]
     pub(super) fn take_parts(&mut self) -> request::Parts {
         std::mem::replace(&mut self.parts, empty_parts())
+    }
+
+    /// Keeps a field map that nobody needs any more for the next head, if it is larger than what there is and that
+    /// isn't in use by a head that was read ahead. Saves two allocations a request, or 264 instructions.
+    #[inline(always)]
+    pub(super) fn keep_fields(&mut self, fields: &mut HeaderMap) {
+        const MOST: usize = 128;
+        let next = &mut self.parts.headers;
+        if fields.capacity() > next.capacity() && fields.capacity() <= MOST && next.is_empty() {
+            fields.clear();
+            std::mem::swap(next, fields);
+        }
     }
 
     fn give_back(self: Box<Self>) {

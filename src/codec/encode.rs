@@ -124,12 +124,11 @@ pub fn interim(
     let mark = output.mark();
     status_line(status, output);
     for (name, value) in fields {
-        let name = name.as_str();
-        let is_kept = match Special::of(name) {
+        let is_kept = match Special::of(name.as_str()) {
             None | Some(Special::Date) => true,
             Some(_) => false,
         };
-        if is_kept && let Err(error) = line(name.as_bytes(), value.as_bytes(), output) {
+        if is_kept && let Err(error) = field(name, value, output) {
             output.truncate(mark);
             return Err(error);
         }
@@ -355,9 +354,10 @@ fn framing(
     Ok(BodyEncoder::new(State::Chunked))
 }
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const CONTENT_LENGTH: &[u8; 16] = b"content-length: ";
 
-#[inline]
+#[inline(always)]
 fn content_length(mut length: u64, output: &mut Output) {
     // From its end, so that name, digits and line end are one piece.
     const DIGITS: usize = u64::MAX.ilog10() as usize + 1;
@@ -404,21 +404,20 @@ fn connection(
                 (false, false) => {}
             }
             if let Some(value) = fields.keep_alive {
-                line(b"keep-alive", value.as_bytes(), output)?;
+                field(&KEEP_ALIVE, value, output)?;
             }
         }
     }
     Ok(())
 }
 
-#[inline(always)]
 fn field(name: &HeaderName, value: &HeaderValue, output: &mut Output) -> Result<(), EncodeError> {
     line(name.as_str().as_bytes(), value.as_bytes(), output)
 }
 
 /// Writes `name: value` and CR LF. Names are valid by their type; values can be made unchecked, so they are looked at
 /// while they are copied.
-#[inline]
+#[inline(always)]
 fn line(name: &[u8], value: &[u8], output: &mut Output) -> Result<(), EncodeError> {
     let line = output.claim(name.len() + value.len() + 4);
     let (to_name, rest) = line.split_at_mut(name.len());

@@ -79,7 +79,7 @@ impl Output {
     ///
     /// Returns the number of bytes appended: what `buf` said to have [remaining](Buf::remaining), or less if it
     /// breaks the contract of [`Buf`] and runs dry early.
-    #[inline]
+    #[inline(always)]
     pub fn put_buf<B: Buf>(&mut self, buf: B) -> usize {
         let promised = buf.remaining();
         // What nearly every response is: a small body in one chunk.

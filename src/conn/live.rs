@@ -51,6 +51,12 @@ impl State {
         Self::Closing,
         Self::Upgraded,
     ];
+
+    /// The state in the lowest byte of `doing`.
+    fn of(doing: u64) -> Self {
+        let state = Self::ALL.get((doing & 0xFF) as usize);
+        state.copied().unwrap_or(Self::Closing)
+    }
 }
 
 impl fmt::Display for State {
@@ -248,13 +254,14 @@ impl Live {
     /// What it is doing, and since when.
     pub(crate) fn doing(&self) -> (State, Instant) {
         let doing = self.doing.load(Relaxed);
-        let state = State::ALL.get((doing & 0xFF) as usize);
-        let since = self.since + Duration::from_millis(doing >> 8);
-        (state.copied().unwrap_or(State::Closing), since)
+        (
+            State::of(doing),
+            self.since + Duration::from_millis(doing >> 8),
+        )
     }
 
     pub(crate) fn state(&self) -> State {
-        self.doing().0
+        State::of(self.doing.load(Relaxed))
     }
 
     /// Shows the request under way to whoever looks, or that there is none.

@@ -69,6 +69,7 @@ impl Deadline {
         };
         let meter = Meter {
             allowance: patience.grace,
+            earned: 0,
             waiting_since: None,
         };
         Self {
@@ -161,17 +162,20 @@ pub(super) struct Patience {
 #[derive(Debug, Clone)]
 pub(super) struct Meter {
     allowance: Duration,
+    /// Bytes that aren't in the allowance yet: it is reckoned only before a wait, which spares most bodies a division.
+    earned: u64,
     waiting_since: Option<Instant>,
 }
 
 impl Meter {
     /// Starts anew, for a new body.
     pub(super) fn restart(&mut self, patience: &Patience) {
-        (self.allowance, self.waiting_since) = (patience.grace, None);
+        (self.allowance, self.earned, self.waiting_since) = (patience.grace, 0, None);
     }
 
     /// The peer has done all that was asked of it.
     pub(super) fn forgive(&mut self, patience: &Patience) {
+        self.reckon(patience);
         self.allowance = self.allowance.max(patience.grace);
     }
 
@@ -180,8 +184,11 @@ impl Meter {
     }
 
     /// The peer's move, from `now` on.
-    pub(super) fn wait(&mut self, now: Instant) {
-        self.waiting_since.get_or_insert(now);
+    pub(super) fn wait(&mut self, now: Instant, patience: &Patience) {
+        if self.waiting_since.is_none() {
+            self.reckon(patience);
+            self.waiting_since = Some(now);
+        }
     }
 
     /// Not the peer's move any more.
@@ -193,18 +200,16 @@ impl Meter {
     }
 
     /// The peer sent or took `bytes`, waited for or not.
-    #[inline]
-    pub(super) fn earn(&mut self, bytes: usize, patience: &Patience) {
-        if self.allowance < patience.most {
-            self.earn_back(bytes, patience);
-        }
+    pub(super) fn earn(&mut self, bytes: usize) {
+        self.earned = self.earned.saturating_add(bytes as u64);
     }
 
-    fn earn_back(&mut self, bytes: usize, patience: &Patience) {
-        let earned = match patience.floor {
-            0 => patience.most,
-            floor => {
-                Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / u64::from(floor))
+    fn reckon(&mut self, patience: &Patience) {
+        let earned = match (std::mem::take(&mut self.earned), patience.floor) {
+            (0, _) => return,
+            (_, 0) => patience.most,
+            (bytes, floor) => {
+                Duration::from_micros(bytes.saturating_mul(1_000_000) / u64::from(floor))
             }
         };
         self.allowance = self.allowance.saturating_add(earned).min(patience.most);

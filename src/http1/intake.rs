@@ -122,7 +122,7 @@ impl<D: DecodeBody> Intake<D> {
         let Some(body) = self.body.as_mut().filter(|body| !body.over) else {
             return Poll::Pending;
         };
-        if body.slot.watch(cx) != Reading::Wants {
+        if body.slot.watch(cx, wire.stays(cx)) != Reading::Wants {
             wire.stop_waiting_for_body();
             self.starved = false;
             return Poll::Pending;

@@ -43,7 +43,7 @@ where
         B: http_body::Body,
     {
         self.decide(exchange);
-        let (mut head, body) = response.into_parts();
+        let (head, body) = response.into_parts();
         let reply = Reply {
             head: &head,
             length: body.size_hint().exact(),
@@ -55,9 +55,9 @@ where
             Err(error) => return self.fail(exchange, Failed::Unsendable(error)),
         };
         self.wire.keep_idle(exchange.codec.keep_alive);
-        self.wire.desk().keep_fields(&mut head.headers);
         let leaves_http = head.status == StatusCode::SWITCHING_PROTOCOLS
             || exchange.codec.method == Kind::Connect && head.status.is_success();
+        self.wire.desk().keep_fields(head.headers);
         if leaves_http {
             return Err(Ending::HandOver(exchange.upgrade.take()));
         }
@@ -76,7 +76,7 @@ where
     }
 
     /// Whether the connection can go on after this exchange; the head is about to say so.
-    #[inline]
+    #[inline(always)]
     fn decide(&mut self, exchange: &mut Exchange) {
         if self.wire.live().expects_mail() {
             let mail = self.wire.live().take_last_mail(exchange.number);

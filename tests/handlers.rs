@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Reject};
+use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -300,6 +300,27 @@ async fn unread_bodies_are_drained_up_to_256_kib_as_declared() {
                 CloseReason::BodyUnread
             }
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unread_body_closes_by_its_length_and_not_by_how_early_it_came() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 11\r\n\r\n";
+    for (drain_bytes, closes) in [(10, true), (11, false), (12, false)] {
+        for cut in [0, head.len(), head.len() + 5] {
+            let http = Http::new().limits(Limits {
+                drain_bytes,
+                ..Limits::default()
+            });
+            let mut client = wharf::test::connect(http, service_fn(hello));
+            let request = format!("{head}hello world");
+            let (early, late) = request.split_at(cut);
+            client.send(early).await;
+            client.send(late).await;
+            let response = client.response().await;
+            let says_close = response.headers().contains_key(header::CONNECTION);
+            assert_eq!(says_close, closes, "{drain_bytes} bytes, cut at {cut}");
+        }
     }
 }
 

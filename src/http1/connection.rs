@@ -52,7 +52,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut wire = settings.wire(conn);
-    let mut intake = Intake::default();
+    let mut intake = Intake::new(&settings.limits);
     async move {
         let ending = loop {
             if let Err(ending) =

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
 use crate::conn::Live;
-use crate::error::{BoxError, Reject};
+use crate::error::{BoxError, Reason, Reject};
 
 /// A request's or response's body.
 ///
@@ -393,6 +393,19 @@ impl Slot {
         }
         state.end = result.map_or_else(End::Failed, |()| End::Complete);
         state.served(cx);
+    }
+
+    /// Tells the reader of a body that isn't over that the rest will never come.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        if !matches!(state.end, End::NotYet) || state.reading == Reading::Left {
+            return;
+        }
+        state.end = End::Failed(Reject::new(Reason::BodyCut));
+        state.reading = Reading::Holds;
+        let reader = state.reader.take();
+        drop(state);
+        reader.into_iter().for_each(Waker::wake);
     }
 
     /// Makes a slot that nobody else holds any more ready for the next body.

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, Reject};
+use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, Reason, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -349,6 +349,33 @@ async fn a_body_may_be_read_elsewhere_after_the_response() {
         2,
         "and the connection goes on"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_read_elsewhere_fails_when_its_connection_ends() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<Body>| {
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            let whole = request.into_body().collect().await;
+            let error = whole.err().expect("the body was cut");
+            let reason = error.downcast_ref::<Reject>().map(Reject::reason);
+            tell.send(reason).expect("the test listens");
+        });
+        hello(Request::new(Body::empty()))
+    });
+    for way in 0..3 {
+        let mut client = wharf::test::connect(Http::new(), service.clone());
+        client
+            .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhe")
+            .await;
+        match way {
+            0 => client.reset().await,
+            1 => client.cut().await,
+            _ => drop(client),
+        }
+        assert_eq!(told.recv().await, Some(Some(Reason::BodyCut)), "way {way}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -236,6 +236,15 @@ impl<D: DecodeBody> Intake<D> {
     }
 }
 
+impl<D> Drop for Intake<D> {
+    /// The connection is gone: whoever still reads a body in another task waits for nothing.
+    fn drop(&mut self) {
+        if let Some(body) = &self.body {
+            body.slot.abandon();
+        }
+    }
+}
+
 impl<D: DecodeBody> Incoming<D> {
     fn give(&mut self, piece: Piece, cx: &Context<'_>) {
         match piece {

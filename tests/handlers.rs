@@ -401,6 +401,17 @@ async fn request_and_response_stream_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_was_read_to_its_trailers_was_read() {
+    let echo = service_fn(|request: Request<Body>| async {
+        Ok::<_, BoxError>(Response::new(request.into_body()))
+    });
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nb: c\r\n\r\n";
+    let (answers, report) = exchange(&format!("{post}{post}"), echo).await;
+    assert_eq!(answers.matches("1\r\na\r\n0\r\nb: c\r\n\r\n").count(), 2);
+    assert_eq!(report.reason, CloseReason::ClientClosed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_finished_sending_gets_its_answer_fast_or_slow() {
     for wait in [0, 300] {
         let slow = service_fn(move |request: Request<Body>| async move {

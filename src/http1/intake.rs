@@ -254,7 +254,10 @@ impl<D: DecodeBody> Incoming<D> {
                 self.over = self.decoder.remaining() == Some(0);
                 self.slot.give(Frame::data(data), self.over, cx);
             }
-            Piece::Trailers(fields) => self.slot.give(Frame::trailers(fields), false, cx),
+            Piece::Trailers(fields) => {
+                self.over = true;
+                self.slot.give(Frame::trailers(fields), true, cx);
+            }
             Piece::End => {
                 self.over = true;
                 self.slot.end(Ok(()), cx);

@@ -31,6 +31,10 @@ pub struct Final {
 #[derive(Debug)]
 pub struct Answers {
     script: Arc<Script>,
+    /// Where each request begins in the client's stream.
+    begins: Vec<usize>,
+    /// How much of that stream the server has read.
+    pub read: usize,
     /// Came and wasn't understood yet.
     rest: Vec<u8>,
     stage: Stage,
@@ -47,6 +51,8 @@ pub struct Answers {
     pub digest: u64,
     /// What is wrong with them.
     pub wrong: Option<String>,
+    /// What the trace has told: heads and whole answers.
+    told: (usize, usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +71,11 @@ enum Stage {
 
 impl Answers {
     /// Nothing came yet.
-    pub fn new(script: Arc<Script>) -> Self {
+    pub fn new(script: Arc<Script>, begins: Vec<usize>) -> Self {
         Self {
             script,
+            begins,
+            read: 0,
             rest: Vec::new(),
             stage: Stage::Head,
             finals: Vec::new(),
@@ -77,7 +85,36 @@ impl Answers {
             bytes: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             wrong: None,
+            told: (0, 0),
         }
+    }
+
+    /// What came since this was asked last, in words.
+    pub fn news(&mut self) -> Vec<String> {
+        let (heads, wholes) = self.told;
+        let complete = self.complete();
+        self.told = (self.finals.len(), complete);
+        let mut news = Vec::new();
+        for (at, answer) in self.finals.iter().enumerate() {
+            let close = if answer.says_close {
+                ", says close"
+            } else {
+                ""
+            };
+            if at >= heads {
+                news.push(format!(
+                    "has the head of answer {at}: {}{close}",
+                    answer.status
+                ));
+            }
+            if at >= wholes && answer.is_complete {
+                news.push(format!(
+                    "has answer {at}, {} bytes of content",
+                    answer.bytes
+                ));
+            }
+        }
+        news
     }
 
     /// How many final responses have come whole.
@@ -274,7 +311,12 @@ impl Answers {
         }
         self.note(shape.as_bytes());
         self.check(&answer, asked, &fields)?;
-        let is_head = asked.is_some_and(|asked| asked.method == "HEAD");
+        // Of a head that never got whole the server may not even know the method.
+        let is_known = self
+            .begins
+            .get(at)
+            .is_some_and(|begin| begin + b"HEAD ".len() <= self.read);
+        let is_head = is_known && asked.is_some_and(|asked| asked.method == "HEAD");
         let is_connect = asked.is_some_and(|asked| asked.method == "CONNECT");
         let switches = status == 101 || is_connect && (200..300).contains(&status);
         let is_empty = is_head || matches!(status, 204 | 304);

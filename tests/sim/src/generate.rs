@@ -32,9 +32,10 @@ pub fn script(seed: u64) -> Script {
     {
         tunnel = random.between(0, 40);
         last.plan.answer = Answer::Upgrade;
+        last.is_http10 = false;
         if random.percent(50) {
             last.method = "CONNECT";
-            (last.is_http10, last.connection, last.offers_upgrade) = (false, None, false);
+            (last.connection, last.offers_upgrade) = (None, false);
         } else {
             last.offers_upgrade = true;
         }
@@ -150,12 +151,29 @@ fn plan(
         90..100 if !is_broken || !is_steady => Read::Echo,
         _ => Read::All,
     };
+    let mut response = response(random, is_steady);
+    if read == Read::Echo {
+        response = Response {
+            frames: Vec::new(),
+            hint: None,
+            declared: None,
+            end: End::Clean,
+            trailer: false,
+            ..response
+        };
+    }
+    let answer = match random.below(100) {
+        0..4 => Answer::Error,
+        4..6 if !is_steady => Answer::Never,
+        6..8 => Answer::Upgrade,
+        _ => Answer::Response(response),
+    };
     let panics = match random.below(100) {
         0 => Some(Site::Call),
         1 => Some(Site::Future),
         2 => Some(Site::Late),
         3 => Some(Site::Ready),
-        4 if !is_steady => Some(Site::Drop),
+        4 if !is_steady && matches!(answer, Answer::Response(_)) => Some(Site::Drop),
         _ => None,
     };
     Plan {
@@ -174,12 +192,7 @@ fn plan(
         read,
         passes_errors: random.percent(50),
         then: few(random),
-        answer: match random.below(100) {
-            0..4 => Answer::Error,
-            4..6 if !is_steady => Answer::Never,
-            6..8 => Answer::Upgrade,
-            _ => Answer::Response(response(random, is_steady)),
-        },
+        answer,
     }
 }
 
@@ -262,7 +275,7 @@ fn steps(script: &mut Script, random: &mut Random, tunnel: usize) {
             steps.push(Step::Pause(random.between(1, 60) as u64));
         }
     }
-    if tunnel > 0 {
+    if tunnel > 0 && !is_cut {
         if random.percent(50) {
             steps.push(Step::Answers(count));
         }
@@ -325,9 +338,10 @@ fn trouble(script: &mut Script, random: &mut Random) {
     };
     // No deadline of the container ends a handler that never answers.
     if script.asked.iter().any(is_endless) {
-        script
-            .steps
-            .retain(|step| !matches!(step, Step::Answers(_) | Step::Continue(_)));
+        script.steps.retain(|step| {
+            // A reset behind FIN can't be seen by who only reads and writes.
+            !matches!(step, Step::Answers(_) | Step::Continue(_) | Step::Finish)
+        });
         script.steps.extend([Step::Pause(100), Step::Reset]);
     }
 }

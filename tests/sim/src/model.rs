@@ -83,7 +83,8 @@ fn answer(asked: &Asked, house: &House, is_cut: bool) -> (Expected, bool) {
     if let Some(flaw) = asked.head_flaw() {
         return (own(flaw.status(), true), false);
     }
-    if plan.ready == Ready::Fails || plan.panics.is_some_and(|site| site != Site::Drop) {
+    let panics = plan.panics.is_some_and(|site| site != Site::Drop);
+    if plan.ready == Ready::Fails || panics && plan.panics != Some(Site::Late) {
         return (own(500, true), false);
     }
     let body = after_body(asked, house, is_cut);
@@ -92,6 +93,9 @@ fn answer(asked: &Asked, house: &House, is_cut: bool) -> (Expected, bool) {
     let reads = matches!(plan.read, Read::All | Read::Some(_));
     if reads && body == Rest::Failed && plan.passes_errors {
         return (own(400, true), false);
+    }
+    if panics {
+        return (own(500, true), false);
     }
     match &plan.answer {
         Answer::Response(response) => {

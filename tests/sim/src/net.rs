@@ -76,12 +76,12 @@ struct Gate {
 
 impl Net {
     /// Nothing has happened yet.
-    pub fn new(script: Arc<Script>, timing: Timing, is_traced: bool) -> Self {
+    pub fn new(script: Arc<Script>, begins: Vec<usize>, timing: Timing, is_traced: bool) -> Self {
         Self {
             now: 0,
             random: Random::new(timing.seed),
             timing,
-            answers: Answers::new(script.clone()),
+            answers: Answers::new(script.clone(), begins),
             script,
             under_way: VecDeque::new(),
             read: 0,
@@ -165,9 +165,10 @@ impl Net {
     pub fn reset(&mut self) {
         self.tell("client", format_args!("resets"));
         self.client_reset = true;
-        self.reads.wake();
-        self.writes.wake();
-        self.ends.wake();
+        for gate in [&mut self.reads, &mut self.writes, &mut self.ends] {
+            gate.closed = None;
+            gate.wake();
+        }
     }
 
     /// The client takes only so many more bytes.
@@ -297,6 +298,7 @@ impl Net {
         into.put_slice(&back[..count - fits]);
         self.under_way.drain(..count);
         self.read += count;
+        self.answers.read = self.read;
         self.moved();
         self.tell("server", format_args!("reads {count} bytes"));
         Poll::Ready(Ok(()))
@@ -340,12 +342,11 @@ impl Net {
             let part = &slice[..slice.len().min(left)];
             self.answers.take(part);
             left -= part.len();
-            if self.trace.is_some() && !part.is_empty() {
-                let text = shown(part);
-                self.tell(
-                    "server",
-                    format_args!("writes {} bytes {}", part.len(), dateless(&text)),
-                );
+        }
+        if self.trace.is_some() {
+            self.tell("server", format_args!("writes {count} of {offered} bytes"));
+            for heard in self.answers.news() {
+                self.tell("client", format_args!("{heard}"));
             }
         }
         if self.room != usize::MAX {
@@ -386,25 +387,6 @@ impl Gate {
         {
             waker.wake();
         }
-    }
-}
-
-/// A trace is the same on any day.
-fn dateless(text: &str) -> String {
-    let mut text = text.to_owned();
-    if let Some(at) = text.find("date: ") {
-        let end = text.len().min(at + 6 + 29);
-        let masked: String = text[at + 6..end].chars().map(mask).collect();
-        text.replace_range(at + 6..end, &masked);
-    }
-    text
-}
-
-fn mask(char: char) -> char {
-    if char.is_ascii_alphanumeric() {
-        '_'
-    } else {
-        char
     }
 }
 

@@ -465,7 +465,11 @@ impl Asked {
                         put(bytes, "10000000000000003\r\nabc\r\n0\r\n\r\n");
                     }
                     Some(BodyFlaw::SpaceBehindSize) => put(bytes, "3 \r\nabc\r\n0\r\n\r\n"),
-                    Some(BodyFlaw::LongData) => put(bytes, "3\r\nabcde\r\n0\r\n\r\n"),
+                    Some(BodyFlaw::LongData) => {
+                        put(bytes, "3\r\n");
+                        bytes.extend_from_slice(&content[from..from + 5]);
+                        put(bytes, "\r\n0\r\n\r\n");
+                    }
                     Some(BodyFlaw::BareLf) => put(bytes, "3\nabc\r\n0\r\n\r\n"),
                     Some(BodyFlaw::FramingTrailer) => put(bytes, "0\r\ncontent-length: 3\r\n\r\n"),
                 }

@@ -175,8 +175,10 @@ impl Wake for Woken {
 
 impl Player {
     fn new(script: &Arc<Script>, timing: &Timing, bug: Option<Bug>, is_traced: bool) -> Self {
-        let net = Shared::new(Net::new(script.clone(), timing.clone(), is_traced));
         let client = Client::new(script.clone());
+        let begins = client.places.iter().map(|place| place.0).collect();
+        let net = Net::new(script.clone(), begins, timing.clone(), is_traced);
+        let net = Shared::new(net);
         let world = World::new(script.clone(), net.clone(), client.places.clone());
         let (io, slot) = Io::new(net.clone());
         let (connection, control) = connect(script, timing, bug, &world, io);
@@ -436,6 +438,11 @@ impl Player {
             Some(next) => next.max(now + 1),
             None => {
                 let until = self.last_event + self.patience;
+                if now >= until && self.is_unseen() {
+                    self.drop_connection();
+                    self.tasks.clear();
+                    return Poll::Ready(());
+                }
                 if now >= until {
                     let what = if self.connection.is_some() {
                         "the connection"
@@ -459,6 +466,12 @@ impl Player {
             self.clock.as_mut().reset(due);
         }
         self.clock.as_mut().poll(cx)
+    }
+
+    /// The client is gone, but its reset lies behind bytes that the server has no room for: it can't be seen.
+    fn is_unseen(&self) -> bool {
+        let net = self.net.lock();
+        net.client_reset && !net.under_way.is_empty()
     }
 
     /// What must hold in the end.

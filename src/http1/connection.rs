@@ -73,7 +73,7 @@ where
         Self {
             wire: settings.wire(conn),
             codec,
-            intake: Intake::default(),
+            intake: Intake::new(&settings.limits),
             settings,
         }
     }

@@ -55,10 +55,8 @@ async fn proxied(pieces: &[&[u8]]) -> Option<(String, Vec<u8>)> {
         }
         drop(client);
     };
-    let (_, ended) = tokio::join!(send, layer.layer(inner).oneshot(Conn::new(server, info)));
-    let _ = ended;
-    let seen = seen.lock().expect("no panic").take();
-    seen
+    let _ = tokio::join!(send, layer.layer(inner).oneshot(Conn::new(server, info)));
+    seen.lock().expect("no panic").take()
 }
 
 /// Nobody is believed who isn't trusted, and an address that is believed was said.

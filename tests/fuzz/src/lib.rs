@@ -62,12 +62,8 @@ macro_rules! target {
 
 /// Where a message is cut, and the message: the input begins with a count of cuts and a byte for each.
 fn cut(data: &[u8]) -> (Vec<&[u8]>, &[u8]) {
-    let Some((&count, rest)) = data.split_first() else {
-        return (Vec::new(), data);
-    };
-    let Some((cuts, message)) = rest.split_at_checked(usize::from(count % 16)) else {
-        return (Vec::new(), rest);
-    };
+    let (&count, rest) = data.split_first().unwrap_or((&0, data));
+    let (cuts, message) = rest.split_at(usize::from(count % 16).min(rest.len()));
     let mut pieces = Vec::new();
     let mut left = message;
     for &cut in cuts {

@@ -15,6 +15,7 @@ mod csv;
 mod hgrm;
 mod html;
 pub(crate) mod json;
+mod scale;
 mod svg;
 mod text;
 

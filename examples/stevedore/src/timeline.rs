@@ -88,7 +88,7 @@ impl Timeline {
 
 impl Slice {
     /// Takes a later slice into this one.
-    fn join(&mut self, later: &Self) {
+    pub(crate) fn join(&mut self, later: &Self) {
         self.to = later.to;
         let (into, from) = (&mut self.events, &later.events);
         into.answered += from.answered;

@@ -77,9 +77,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Uri, String> {
             "`{text}`: a name and password belong into -H 'authorization: …'"
         ));
     }
-    if authority.as_str().ends_with(':')
-        || (authority.port().is_some() && authority.port_u16().is_none())
-    {
+    let behind_host = &authority.as_str()[authority.host().len()..];
+    if !behind_host.is_empty() && authority.port_u16().is_none() {
         return Err(format!(
             "`{text}`: its port is not a number from 0 to 65535"
         ));

@@ -156,8 +156,14 @@ where
     if wire.owed() < most {
         return Ok(());
     }
-    wire.until(|cx, wire| wire.poll_room(cx, most).map_err(Stop::from))
-        .await
+    wire.until(|cx, wire| {
+        let room = wire.poll_room(cx, most).map_err(Stop::from);
+        if room.is_pending() {
+            wire.show(State::Sending);
+        }
+        room
+    })
+    .await
 }
 
 /// Decodes the next head, reading what it takes.

@@ -34,6 +34,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// `connection: close`.
     pub(crate) closes: bool,
+    pub(crate) date: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -81,7 +82,7 @@ impl Client {
             }
             self.more().await?;
         };
-        let head = String::from_utf8_lossy(&self.got[..end]).to_ascii_lowercase();
+        let head = String::from_utf8_lossy(&self.got[..end]);
         let mut lines = head.lines();
         let status = lines
             .next()
@@ -89,14 +90,14 @@ impl Client {
             .and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| invalid("not a response"))?;
         let field = |name: &str| {
-            lines
-                .clone()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            let mut fields = lines.clone().filter_map(|line| line.split_once(": "));
+            fields.find_map(|(own, value)| own.eq_ignore_ascii_case(name).then_some(value))
         };
         let length: usize = match field("content-length") {
             Some(length) => length.parse().map_err(|_| invalid("not a length"))?,
             None => return Err(invalid("no length")),
         };
+        let date = field("date").map(str::to_owned);
         let closes = field("connection").is_some_and(|value| value == "close");
         while self.got.len() < end + length {
             self.more().await?;
@@ -106,6 +107,7 @@ impl Client {
         Ok(Answer {
             status,
             closes,
+            date,
             body,
         })
     }

@@ -7,6 +7,7 @@ mod child;
 mod client;
 mod figures;
 mod poisson;
+mod proxy;
 mod rows;
 mod run;
 mod serve;
@@ -18,6 +19,7 @@ const USAGE: &str = "\
 usage: wharf-attack all|quick|ROW… [--quick] [--json FILE] [--results FILE]
        wharf-attack list
        wharf-attack serve wharf|axum [--OPTION VALUE]…
+       wharf-attack proxy UPSTREAM [--port N] [--delay-ms N] [--slice N] [--stall-after|--reset-after|--half-close-after N]
 
   all             every row in its full form
   quick           every row at small size, for each change
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("serve") => serve::run(words).map(|()| true),
+        Some("proxy") => proxy::run(words).map(|()| true),
         Some("list") => {
             rows::all().iter().for_each(|row| println!("{row}"));
             Ok(true)

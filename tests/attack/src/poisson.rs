@@ -109,11 +109,22 @@ impl Load {
         self.fates.iter().filter(|fate| fate.status == 0).count()
     }
 
-    /// When the last request was due that was refused, not answered, or took longer than `usual`, in seconds.
-    pub(crate) fn last_trouble(&self, usual: Duration) -> f64 {
-        let trouble = |fate: &&Fate| fate.status != 200 || fate.latency > usual;
-        let last = self.fates.iter().filter(trouble).map(|fate| fate.due).max();
-        seconds(last.unwrap_or_default())
+    /// From when on it went as `usual`: the end of the last quarter of a second in which one in twenty was refused, not
+    /// answered, or took longer.
+    pub(crate) fn settled(&self, usual: Duration) -> Duration {
+        const WINDOW: Duration = Duration::from_millis(250);
+        let windows = self.time.div_duration_f64(WINDOW).ceil() as usize;
+        let mut asked = vec![(0, 0); windows];
+        for fate in &self.fates {
+            let window = fate.due.div_duration_f64(WINDOW) as usize;
+            let (all, trouble) = &mut asked[window.min(windows - 1)];
+            *all += 1;
+            *trouble += usize::from(fate.status != 200 || fate.latency > usual);
+        }
+        let last = asked
+            .iter()
+            .rposition(|(all, trouble)| trouble * 20 >= (*all).max(1));
+        WINDOW * last.map_or(0, |last| last as u32 + 1)
     }
 }
 

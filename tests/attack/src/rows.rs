@@ -12,9 +12,11 @@ mod ends;
 mod flood;
 mod handlers;
 mod idle;
+mod machine;
 mod overload;
 mod restart;
 mod slow;
+mod soak;
 mod stop;
 
 type Found = Result<Vec<Verdict>, Failure>;
@@ -67,6 +69,8 @@ pub(crate) fn all() -> Vec<Row> {
         Row::waits("slow-body", "T2", |plan| Box::pin(slow::bodies(plan))),
         Row::waits("slow-reader", "T3", |plan| Box::pin(slow::readers(plan))),
         Row::waits("honest-slow", "T4", |plan| Box::pin(slow::honest(plan))),
+        Row::waits("sigstop", "T38", |plan| Box::pin(machine::stopped(plan))),
+        Row::waits("clock", "T39", |plan| Box::pin(machine::clock(plan))),
         Row::measures("slow-head", "T1", |plan| Box::pin(slow::heads(plan))),
         Row::measures("idle", "T5 M1 M2 M3", |plan| Box::pin(idle::house(plan))),
         Row::measures("emfile", "M10 T6", |plan| Box::pin(accept::emfile(plan))),
@@ -100,6 +104,14 @@ pub(crate) fn all() -> Vec<Row> {
         Row::measures("ambiguous", "M17 T25 T26", |plan| {
             Box::pin(handlers::ambiguous(plan))
         }),
+        Row::measures("memory", "T40", |plan| Box::pin(machine::memory(plan))),
+        Row::measures("single-bytes", "T43", |plan| {
+            Box::pin(machine::single_bytes(plan))
+        }),
+        Row::measures("collisions", "T44", |plan| {
+            Box::pin(machine::colliding_names(plan))
+        }),
+        Row::measures("soak", "T41", |plan| Box::pin(soak::soak(plan))),
         Row::measures("overload", "M20 T33", |plan| {
             Box::pin(overload::open_loop(plan))
         }),

@@ -245,7 +245,7 @@ pub(super) async fn endless_framing(_: Plan) -> Found {
 
 /// M12, T9: eight connections with 512 requests under way, and a client that asks one thing at a time.
 pub(super) async fn fairness(plan: Plan) -> Found {
-    let rounds = plan.of(5, 3);
+    let rounds = plan.of(5, 1);
     let (mut wharf, mut axum) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let (one, other) = in_turn(async |kind| {

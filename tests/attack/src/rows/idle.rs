@@ -22,14 +22,11 @@ struct House {
 /// T5: so many idle connections are held, just below the number where wharf begins to make room, and others come.
 pub(super) async fn house(plan: Plan) -> Found {
     let guests = plan.of(15_000, 3_000);
-    let partial = [
-        &get("/")[..16],
-        format!("\r\nhost: a\r\nx: {}", "x".repeat(1000)).as_bytes(),
-    ]
-    .concat();
+    let partial = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "x".repeat(1000));
+    let partial = partial.as_bytes();
     let (mut wharf, mut axum) = in_turn(async |kind| {
         let (_, _, silent) = fill(kind, guests, b"", false).await?;
-        let (_, _, held) = fill(kind, guests.min(5_000), &partial, false).await?;
+        let (_, _, held) = fill(kind, guests.min(5_000), partial, false).await?;
         let (child, kept_open, kept) = fill(kind, guests, &get("/"), true).await?;
         let mut newcomers = Vec::new();
         let mut refused = 0;

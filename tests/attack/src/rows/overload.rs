@@ -23,7 +23,7 @@ const USUAL: Duration = Duration::from_millis(60);
 
 /// How long a load is offered, in full and in the quick form.
 const LONG: Duration = Duration::from_secs(4);
-const SHORT: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_secs(2);
 const BURST: Duration = Duration::from_secs(2);
 
 /// One way of shedding.
@@ -175,18 +175,21 @@ async fn round(way: &Shed, times: &[f64], plan: Plan) -> Result<Round, Failure> 
         loads.push(offer(child.address, "/work", &load).await);
     }
     let child = start()?;
-    let burst = [(3.0 * capacity, BURST), (0.5 * capacity, LONG)];
+    let burst = [
+        (3.0 * capacity, BURST),
+        (0.5 * capacity, plan.of(LONG, SHORT)),
+    ];
     let load = offer(child.address, "/work", &burst).await;
     Ok(Round {
         capacity,
         loads,
-        recovered: (load.last_trouble(USUAL) - seconds(BURST)).max(0.0),
+        recovered: seconds(load.settled(USUAL).saturating_sub(BURST)),
     })
 }
 
 /// Requests a second when there is always one more.
 async fn capacity(address: SocketAddr) -> Result<f64, Failure> {
-    const TIME: Duration = Duration::from_millis(1500);
+    const TIME: Duration = Duration::from_secs(1);
     let begun = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..2 * WORKERS {

@@ -252,6 +252,8 @@ where
         } else {
             State::ReadingHead
         });
+        // Nothing has come yet, and perhaps never will.
+        wire.clear_desk();
     } else if idle {
         let timeout = wire.idle_timeout().unwrap_or(limits.idle_timeout);
         wire.enter(Phase::Idle(timeout), timeout);

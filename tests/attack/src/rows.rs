@@ -111,10 +111,10 @@ pub(crate) fn all() -> Vec<Row> {
         Row::measures("collisions", "T44", |plan| {
             Box::pin(machine::colliding_names(plan))
         }),
-        Row::measures("soak", "T41", |plan| Box::pin(soak::soak(plan))),
         Row::measures("overload", "M20 T33", |plan| {
             Box::pin(overload::open_loop(plan))
         }),
         Row::measures("handover", "T36", |plan| Box::pin(restart::handover(plan))),
+        Row::measures("soak", "T41", |plan| Box::pin(soak::soak(plan))),
     ]
 }

@@ -22,7 +22,7 @@ const ROOM: usize = 3 * WORKERS;
 const USUAL: Duration = Duration::from_millis(60);
 
 /// How long a load is offered, in full and in the quick form.
-const LONG: Duration = Duration::from_secs(4);
+const LONG: Duration = Duration::from_secs(3);
 const SHORT: Duration = Duration::from_secs(2);
 const BURST: Duration = Duration::from_secs(2);
 
@@ -169,7 +169,7 @@ async fn round(way: &Shed, times: &[f64], plan: Plan) -> Result<Round, Failure> 
     for multiple in times {
         let child = start()?;
         // An adaptive limit finds its place first, and a server is rarely overloaded from its first request.
-        let rest = [(0.8 * capacity, Duration::from_secs(1))];
+        let rest = [(0.8 * capacity, Duration::from_millis(500))];
         offer(child.address, "/work", &rest).await;
         let load = [(multiple * capacity, plan.of(LONG, SHORT))];
         loads.push(offer(child.address, "/work", &load).await);

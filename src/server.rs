@@ -369,6 +369,7 @@ where
             failed = self.accept() => Some(failed),
         };
         if failed.is_none() {
+            self.listeners.iter_mut().for_each(Accept::admit_no_more);
             failed = tokio::select! {
                 biased;
                 () = steps.reached(Step::Close) => None,

@@ -134,6 +134,7 @@ async fn answer(mut request: Request<Body>) -> Result<Response<Body>, BoxError> 
             let switch = Response::builder().status(101).header("upgrade", "echo");
             Ok(switch.body(Body::empty())?)
         }
+        "/large" => Ok(Response::new(vec![b'x'; 16 << 20].into())),
         _ => Ok(Response::new("hello".into())),
     }
 }
@@ -450,6 +451,26 @@ async fn a_client_that_is_told_and_keeps_its_socket_open_holds_a_stop_for_a_seco
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// Or its progress would be seen too seldom to tell a slow reader from one that stands still.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_holds_little_of_what_a_slow_reader_has_yet_to_take() {
+    let harness = Harness::new(Http::new(), |server| server);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = socket.connect(harness.address).await.unwrap();
+    send(&mut slow, "GET /large").await;
+    let held = harness.one(State::Sending).await.bytes_out;
+    assert!(held > 0 && held < 256 << 10, "{held}");
+    let mut taken = vec![0; 64 << 10];
+    slow.read_exact(&mut taken).await.unwrap();
+    let begun = Instant::now();
+    while harness.handle.connections()[0].bytes_out == held {
+        assert!(begun.elapsed() < SOON, "64 KiB of progress aren't seen");
+        sleep(Duration::from_millis(2)).await;
+    }
 }
 
 #[tokio::test]

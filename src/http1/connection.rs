@@ -174,7 +174,11 @@ where
     pub(super) async fn make_room(&mut self) -> Result<(), Stop> {
         self.until(|cx, this| {
             let most = this.settings.limits.write_buffer_bytes;
-            this.wire.poll_room(cx, most).map_err(Stop::from)
+            let room = this.wire.poll_room(cx, most).map_err(Stop::from);
+            if room.is_pending() {
+                this.wire.show(State::Sending);
+            }
+            room
         })
         .await
     }
@@ -237,6 +241,8 @@ where
             } else {
                 State::ReadingHead
             });
+            // Nothing has come yet, and perhaps never will.
+            wire.clear_desk();
         } else if idle {
             let timeout = wire.idle_timeout().unwrap_or(limits.idle_timeout);
             wire.enter(Phase::Idle(timeout), timeout);

@@ -33,6 +33,7 @@ pub fn script(seed: u64) -> Script {
         tunnel = random.between(0, 40);
         last.plan.answer = Answer::Upgrade;
         last.is_http10 = false;
+        last.plan.panics = last.plan.panics.filter(|site| *site != Site::Drop);
         if random.percent(50) {
             last.method = "CONNECT";
             (last.connection, last.offers_upgrade) = (None, false);
@@ -69,8 +70,8 @@ fn size(random: &mut Random) -> usize {
     match random.below(100) {
         0..8 => 0,
         8..75 => random.between(1, 40),
-        75..96 => random.between(41, 400),
-        96..99 => random.between(401, 9_000),
+        75..97 => random.between(41, 400),
+        _ if random.percent(80) => random.between(401, 9_000),
         _ => random.between(9_001, 80_000),
     }
 }
@@ -80,7 +81,7 @@ fn one(random: &mut Random, is_steady: bool, house: &House, is_small: bool) -> A
         _ if is_small => Content::None,
         0..50 => Content::None,
         50..78 => Content::Length(size(random)),
-        78..79 => Content::Length(random.between(100_000, MOST)),
+        78 if random.percent(20) => Content::Length(random.between(100_000, MOST)),
         _ => Content::Chunked {
             sizes: (0..random.between(0, 4))
                 .map(|_| size(random).max(1))

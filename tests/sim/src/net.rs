@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf::test::Control;
 
-use crate::answers::{Answers, shown};
+use crate::answers::{Answers, Shown};
 use crate::random::Random;
 use crate::script::{Script, What};
 use crate::timing::Timing;
@@ -146,7 +146,7 @@ impl Net {
     pub fn send(&mut self, bytes: &[u8]) {
         self.tell(
             "client",
-            format_args!("sends {} bytes {}", bytes.len(), shown(bytes)),
+            format_args!("sends {} bytes {}", bytes.len(), Shown(bytes)),
         );
         self.under_way.extend(bytes);
         self.reads.wake();

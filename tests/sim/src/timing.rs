@@ -1,5 +1,7 @@
 //! How the bytes and the time of a simulation are cut: what must not change an answer.
 
+use std::fmt;
+
 use crate::random::Random;
 
 /// How a script is played.
@@ -101,5 +103,37 @@ fn cut(random: &mut Random, bytes: usize) -> Cut {
         0..55 => Cut::Whole,
         55..58 if bytes < 300 => Cut::One,
         _ => Cut::UpTo(random.between(least, least * 4)),
+    }
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sends,
+            reads,
+            writes,
+            waits,
+            wait_most,
+            spurious,
+            ..
+        } = self;
+        write!(
+            f,
+            "  timing: sends {sends:?}, reads {reads:?}, writes {writes:?}, {:?}",
+            self.parser
+        )?;
+        if let Some(most) = self.side_by_side {
+            write!(f, ", {most} side by side")?;
+        }
+        if *waits > 0 || *wait_most > 0 {
+            write!(
+                f,
+                ", waits in {waits} of 100 cases, for at most {wait_most} ms"
+            )?;
+        }
+        if *spurious > 0 {
+            write!(f, ", woken for nothing in {spurious} of 100 cases")?;
+        }
+        Ok(())
     }
 }

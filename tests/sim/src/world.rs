@@ -362,7 +362,7 @@ impl Player {
             wrong = Some(format!("unbounded: {owed} bytes of answers are owed"));
         }
         if self.world.calls.get() > 0 {
-            let used = used(&self.world);
+            let used = used(&self.world, net.answers.finals.len());
             if net.read > used + READ_AHEAD
                 && !net.server_finished
                 && net.answers.finals.iter().all(|answer| !answer.says_close)
@@ -563,17 +563,18 @@ impl Player {
     }
 }
 
-/// How much of the client's stream the handlers and their bodies have used.
-fn used(world: &World) -> usize {
+/// How much of the client's stream the handlers and their bodies have used; what is left of a body that is answered may be
+/// drained.
+fn used(world: &World, answered: usize) -> usize {
     let records = world.records.borrow();
-    let last = records.iter().rposition(|record| record.called);
-    last.map_or(0, |at| {
-        if records[at].left {
-            world.places[at].2
-        } else {
-            world.places[at].1 + records[at].read
-        }
-    })
+    let Some(at) = records.iter().rposition(|record| record.called) else {
+        return 0;
+    };
+    let (_, body, end) = world.places[at];
+    if records[at].left || answered > at {
+        return end;
+    }
+    body + records[at].read
 }
 
 /// The largest frame, and whether a handler lies about a length: then content is given that nobody is owed.

@@ -14,10 +14,10 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, Reason, Reject};
+use wharf::{Body, BoxError, CloseReason, Conn, ConnReport, Http, Limits, Reason, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -491,6 +491,24 @@ async fn a_reset_drops_the_handler_and_the_body_that_it_reads() {
         );
     }
     assert_eq!(drops.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_buffers_is_flushed_though_the_connection_is_idle() {
+    let (mut client, server) = duplex(16);
+    let conn = Conn::from(BufWriter::new(server));
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        client.shutdown().await.unwrap();
+    };
+    let (_, report) = tokio::join!(talk, connection);
+    assert_eq!(report.reason, CloseReason::ClientClosed);
+    assert_eq!(report.age, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

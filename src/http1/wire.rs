@@ -211,10 +211,9 @@ where
 
     /// Writes what is owed.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(desk) = &mut self.desk else {
-            return Poll::Ready(Ok(()));
-        };
-        while !desk.output.is_empty() {
+        while let Some(desk) = &mut self.desk
+            && !desk.output.is_empty()
+        {
             match poll_write(&mut self.io, &mut desk.output, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
@@ -238,6 +237,7 @@ where
                 }
             }
         }
+        // Even where the desk was given back: what the stream has buffered isn't sent yet.
         if self.unflushed {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.unflushed = false;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
@@ -22,6 +22,7 @@ use wharf::codec::{
 use wharf::{Body, BoxError, Limits, Reason, Reject};
 
 use crate::actor::{Actor, Answering, ReplyBody, World};
+use crate::script::TRAILER;
 
 /// A bug of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,6 +288,7 @@ impl Codec for BuggedCodec {
                 Some(Lenient {
                     bug: self.bug,
                     state: Chunk::Size,
+                    trailers: HeaderMap::new(),
                 })
             }
             _ => None,
@@ -384,6 +386,7 @@ impl DecodeBody for BuggedDecoder {
 struct Lenient {
     bug: Bug,
     state: Chunk,
+    trailers: HeaderMap,
 }
 
 #[derive(Clone, Copy)]
@@ -392,6 +395,7 @@ enum Chunk {
     Data(u64),
     End,
     Trailers,
+    Over,
 }
 
 impl Lenient {
@@ -445,9 +449,19 @@ impl Lenient {
                         return Ok(None);
                     };
                     if line.is_empty() {
-                        return Ok(Some(Piece::End));
+                        self.state = Chunk::Over;
+                        if !self.trailers.is_empty() {
+                            return Ok(Some(Piece::Trailers(std::mem::take(&mut self.trailers))));
+                        }
+                        continue;
                     }
+                    let (name, value) = TRAILER;
+                    if line != format!("{name}: {value}") {
+                        return Err(Reject::new(Reason::Trailer));
+                    }
+                    self.trailers.insert(name, HeaderValue::from_static(value));
                 }
+                Chunk::Over => return Ok(Some(Piece::End)),
             }
         }
     }

@@ -193,6 +193,17 @@ const PLAINER: &[Plainer<Asked>] = &[
         _ => false,
     },
     |asked| match &mut asked.plan.answer {
+        Answer::Response(response) if response.hint.is_none() && response.declared.is_none() => {
+            let sizes = response
+                .frames
+                .iter()
+                .map(|size| size.div_ceil(2))
+                .collect();
+            set(&mut response.frames, sizes)
+        }
+        _ => false,
+    },
+    |asked| match &mut asked.plan.answer {
         Answer::Response(response) => {
             set(&mut response.hint, None) | set(&mut response.declared, None)
         }
@@ -216,6 +227,7 @@ const TIMINGS: &[fn(&mut Timing)] = &[
     |timing| timing.waits = 0,
     |timing| timing.wait_most = 0,
     |timing| timing.spurious = 0,
+    |timing| timing.buffers = false,
     |timing| timing.parser = Parser::Strict,
     |timing| timing.side_by_side = None,
 ];

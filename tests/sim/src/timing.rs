@@ -21,6 +21,8 @@ pub struct Timing {
     pub wait_most: u64,
     /// In so many of a hundred cases the connection is woken for nothing.
     pub spurious: usize,
+    /// The stream buffers what is written until it is flushed, as TLS does.
+    pub buffers: bool,
     /// Which head parser.
     pub parser: Parser,
     /// So many pipelined requests are handled at a time; `None`: the layer isn't there.
@@ -75,6 +77,7 @@ impl Timing {
             },
             wait_most: random.pick(&[0, 1, 3, 30]),
             spurious: random.pick(&[0, 0, 0, 10]),
+            buffers: random.percent(15),
             parser: random.pick(&[Parser::Strict, Parser::Strict, Parser::Httparse]),
             side_by_side: random.percent(30).then(|| random.pick(&[1, 2, 3, 8])),
         }
@@ -90,6 +93,7 @@ impl Timing {
             waits: 0,
             wait_most: 0,
             spurious: 0,
+            buffers: false,
             parser: Parser::Strict,
             side_by_side: None,
         }
@@ -124,6 +128,9 @@ impl fmt::Display for Timing {
         )?;
         if let Some(most) = self.side_by_side {
             write!(f, ", {most} side by side")?;
+        }
+        if self.buffers {
+            write!(f, ", the stream buffers")?;
         }
         if *waits > 0 || *wait_most > 0 {
             write!(

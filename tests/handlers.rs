@@ -401,6 +401,27 @@ async fn request_and_response_stream_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_came_before_an_idle_connection_was_told_to_stop_is_served() {
+    let (mut client, server) = duplex(1024);
+    let conn = Conn::from(server);
+    let control = wharf::test::Control::of(&conn);
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        let mut answers = String::new();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut first = [0; 4];
+        client.read_exact(&mut first).await.unwrap();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        control.drain();
+        client.read_to_string(&mut answers).await.unwrap();
+        answers
+    };
+    let (answers, report) = tokio::join!(talk, connection);
+    assert!(answers.contains("connection: close"), "{answers}");
+    assert_eq!((report.requests, report.reason), (2, CloseReason::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_was_read_to_its_trailers_was_read() {
     let echo = service_fn(|request: Request<Body>| async {
         Ok::<_, BoxError>(Response::new(request.into_body()))

@@ -4,15 +4,20 @@ use std::io::ErrorKind;
 
 use crate::random::Random;
 use crate::script::{
-    Answer, Asked, BodyFlaw, Content, End, Flaw, Happening, HeadFlaw, House, MOST, Plan, Read,
-    Ready, Response, Script, Site, Step, What,
+    Answer, Asked, BodyFlaw, Content, End, Flaw, Happening, HeadFlaw, House, Kind, MOST, Plan,
+    Read, Ready, Response, Script, Site, Step, What,
 };
 
 /// The script of this seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Random::new(seed);
     let random = &mut random;
-    let is_steady = random.percent(65);
+    let kind = match random.below(100) {
+        0..60 => Kind::Steady,
+        60..72 => Kind::Gentle,
+        _ => Kind::Rough,
+    };
+    let is_steady = kind != Kind::Rough;
     let house = house(random, is_steady);
     let count = match random.below(100) {
         0..35 => 1,
@@ -42,15 +47,21 @@ pub fn script(seed: u64) -> Script {
         }
     }
     let mut script = Script {
-        is_steady,
+        kind,
         asked,
         steps: Vec::new(),
         house,
         happenings: Vec::new(),
     };
     steps(&mut script, random, tunnel);
-    if !is_steady {
-        trouble(&mut script, random);
+    match kind {
+        Kind::Steady => {}
+        Kind::Gentle => {
+            let what = random.pick(&[What::LameDuck, What::Drain, What::Drain]);
+            let at = random.between(1, 30);
+            script.happenings.push(Happening { what, at });
+        }
+        Kind::Rough => trouble(&mut script, random),
     }
     script
 }
@@ -100,6 +111,11 @@ fn one(random: &mut Random, is_steady: bool, house: &House, is_small: bool) -> A
     };
     let plan = plan(random, is_steady, house, &content, flaw.is_some());
     Asked {
+        empty_lines: if random.percent(3) {
+            random.between(1, 3)
+        } else {
+            0
+        },
         method: if has_body {
             random.pick(&["POST", "PUT", "GET", "HEAD"])
         } else if flaw.is_some() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::bugs::Bug;
 use crate::generate;
-use crate::script::Script;
+use crate::script::{Kind, Script};
 use crate::timing::Timing;
 use crate::world::{Played, play};
 
@@ -54,7 +54,7 @@ pub fn group(first: u64, bug: Option<Bug>) -> Option<Found> {
         if let Some(wrong) = played.wrong {
             return Some(Found { seed, wrong });
         }
-        if script.is_steady && *digest.get_or_insert(played.digest) != played.digest {
+        if script.kind == Kind::Steady && *digest.get_or_insert(played.digest) != played.digest {
             let wrong = format!(
                 "timing: other answers than those of seed {first}, which has the same script"
             );

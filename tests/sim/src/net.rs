@@ -54,6 +54,8 @@ pub struct Net {
     pub server_finished: bool,
     /// The server let go of the stream; `true`: with a reset.
     pub dropped: Option<bool>,
+    /// What it had not read of what was there to be read, when it did.
+    pub unread: usize,
     /// A fault has happened to the stream.
     pub failed: bool,
     /// Whatever changes anything counts here; what doesn't is a busy loop in the end.
@@ -63,6 +65,7 @@ pub struct Net {
     writes: Gate,
     ends: Gate,
     delays_left: u64,
+    is_gated: bool,
     /// What is wrong.
     pub wrong: Option<String>,
     /// What happened, in words, if anybody wants to know.
@@ -85,6 +88,7 @@ impl Net {
         Self {
             now: 0,
             random: Random::new(timing.seed),
+            is_gated: timing.waits > 0,
             timing,
             answers: Answers::new(script.clone(), begins),
             script,
@@ -97,6 +101,7 @@ impl Net {
             buffer: Vec::new(),
             server_finished: false,
             dropped: None,
+            unread: 0,
             failed: false,
             progress: 0,
             idle_calls: 0,
@@ -481,6 +486,7 @@ impl Drop for Io {
             format_args!("{}", if is_reset { "resets" } else { "closes" }),
         );
         net.dropped = Some(is_reset);
+        net.unread = if net.is_gated { 0 } else { net.under_way.len() };
         net.progress += 1;
     }
 }

@@ -9,8 +9,8 @@ use wharf::Limits;
 /// All that is decided before a simulation begins, but for its [`Timing`](crate::timing::Timing).
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// Its answers must not depend on timing: nothing in it fails, stalls for long or is told to stop.
-    pub is_steady: bool,
+    /// What is known of its answers.
+    pub kind: Kind,
     /// The requests, in their order.
     pub asked: Vec<Asked>,
     /// What the client does, in its order.
@@ -21,9 +21,22 @@ pub struct Script {
     pub happenings: Vec<Happening>,
 }
 
+/// What is known of a script's answers before it is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All, and they must not depend on timing: nothing in it fails, stalls for long or is told to stop.
+    Steady,
+    /// All, but where they stop: the server is told to stop, politely.
+    Gentle,
+    /// Only what must never happen.
+    Rough,
+}
+
 /// A request, and what becomes of it.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// Empty lines before it, which are to be ignored (RFC 9112 section 2.2).
+    pub empty_lines: usize,
     /// The method.
     pub method: &'static str,
     /// HTTP/1.0.
@@ -484,6 +497,7 @@ impl Asked {
         if flaw == Some(HeadFlaw::Garbage) {
             return put(bytes, "\x16\x03\x01\x02\r\n\r\n");
         }
+        put(bytes, &"\r\n".repeat(self.empty_lines));
         put(bytes, self.method);
         put(
             bytes,
@@ -568,12 +582,12 @@ fn put(bytes: &mut Vec<u8>, text: &str) {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.is_steady {
-            "a steady script"
-        } else {
-            "a script"
-        };
-        writeln!(f, "{kind}; {}", self.house)?;
+        writeln!(
+            f,
+            "a {} script; {}",
+            format!("{:?}", self.kind).to_lowercase(),
+            self.house
+        )?;
         for (at, asked) in self.asked.iter().enumerate() {
             writeln!(f, "  request {at}: {asked}\n     handler: {}", asked.plan)?;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bugs::Bug;
-use crate::script::{Answer, Asked, Content, Read, Ready, Response, Script, Step};
+use crate::script::{Answer, Asked, Content, Kind, Read, Ready, Response, Script, Step};
 use crate::timing::{Cut, Parser, Timing};
 use crate::world::play;
 
@@ -28,7 +28,10 @@ impl Failing {
         if played.wrong.is_some() {
             return played.wrong;
         }
-        let beside = self.beside.as_ref().filter(|_| script.is_steady)?;
+        let beside = self
+            .beside
+            .as_ref()
+            .filter(|_| script.kind == Kind::Steady)?;
         let other = play(&script, beside, self.bug, false);
         let differs = other.wrong.is_some() || other.digest != played.digest;
         differs.then(|| "timing: other answers than with another timing".to_owned())
@@ -159,6 +162,7 @@ const PLAINER: &[Plainer<Asked>] = &[
         _ => false,
     },
     |asked| asked.method != "CONNECT" && set(&mut asked.method, "GET"),
+    |asked| set(&mut asked.empty_lines, 0),
     |asked| set(&mut asked.is_http10, false),
     |asked| set(&mut asked.connection, None),
     |asked| set(&mut asked.expects, false),

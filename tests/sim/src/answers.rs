@@ -367,7 +367,7 @@ impl Answers {
     /// What must hold for a final head, whatever the handler said.
     fn check(&self, answer: &Final, asked: Option<&Asked>, fields: &Fields) -> Result<(), String> {
         let status = answer.status;
-        if !fields.dated && status >= 200 && status < 500 {
+        if !fields.dated && (200..500).contains(&status) {
             return Err(format!("a {status} without a date"));
         }
         if fields.chunked && fields.length.is_some() {

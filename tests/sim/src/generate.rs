@@ -24,7 +24,7 @@ pub fn script(seed: u64) -> Script {
         35..65 => 2,
         65..82 => 3,
         82..98 => random.between(4, 6),
-        _ => random.between(7, 40),
+        _ => random.between(7, 64),
     };
     let mut asked: Vec<_> = (0..count)
         .map(|_| one(random, is_steady, &house, count > 6))
@@ -347,6 +347,10 @@ fn trouble(script: &mut Script, random: &mut Random) {
     if random.percent(15) {
         let at = random.between(0, script.steps.len());
         script.steps.insert(at, Step::Reset);
+    }
+    if random.percent(10) {
+        let at = random.between(0, script.steps.len());
+        script.steps.insert(at, Step::Finish);
     }
     let is_endless = |asked: &Asked| match &asked.plan.answer {
         Answer::Never => true,

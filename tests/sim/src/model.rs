@@ -263,8 +263,8 @@ pub fn difference(expected: &Outcome, finals: &[Final]) -> Option<String> {
 }
 
 /// The same where the server was told to stop politely: answers may say so and be the last, but none that was begun is
-/// lost. `called` is how many requests were handled one after the other.
-pub fn lost(expected: &Outcome, finals: &[Final], called: usize) -> Option<String> {
+/// lost. `accepted` is how many must have one.
+pub fn lost(expected: &Outcome, finals: &[Final], accepted: usize) -> Option<String> {
     let other =
         expected
             .finals
@@ -277,10 +277,10 @@ pub fn lost(expected: &Outcome, finals: &[Final], called: usize) -> Option<Strin
                 (came != *expected).then(|| other(at, &came, expected))
             });
     other.or_else(|| {
-        let is_short = finals.len() < called.min(expected.finals.len());
+        let is_short = finals.len() < accepted.min(expected.finals.len());
         is_short.then(|| {
             format!(
-                "lost: {called} requests were handled, {} answered",
+                "lost: {accepted} requests were accepted, {} answered",
                 finals.len()
             )
         })

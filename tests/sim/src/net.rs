@@ -65,7 +65,8 @@ pub struct Net {
     writes: Gate,
     ends: Gate,
     delays_left: u64,
-    is_gated: bool,
+    /// Reads and writes may have to wait though something is there.
+    pub is_gated: bool,
     /// What is wrong.
     pub wrong: Option<String>,
     /// What happened, in words, if anybody wants to know.
@@ -153,8 +154,11 @@ impl Net {
         self.timing.spurious > 0 && self.random.percent(self.timing.spurious)
     }
 
-    /// The client sends bytes.
+    /// The client sends bytes, if it still can.
     pub fn send(&mut self, bytes: &[u8]) {
+        if self.client_finished || self.client_reset {
+            return;
+        }
         self.tell(
             "client",
             format_args!("sends {} bytes {}", bytes.len(), Shown(bytes)),
@@ -486,7 +490,7 @@ impl Drop for Io {
             format_args!("{}", if is_reset { "resets" } else { "closes" }),
         );
         net.dropped = Some(is_reset);
-        net.unread = if net.is_gated { 0 } else { net.under_way.len() };
+        net.unread = net.under_way.len();
         net.progress += 1;
     }
 }

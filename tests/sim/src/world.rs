@@ -479,6 +479,37 @@ impl Player {
         net.client_reset && !net.under_way.is_empty()
     }
 
+    /// How many requests of a connection that is told to stop must have an answer: those that were handled (of several
+    /// side by side a client repeats what wasn't answered: all of them are safe), and those that had wholly come while
+    /// nobody had said close.
+    fn accepted(&self, net: &Net) -> usize {
+        let handled = if self.side_by_side == 0 {
+            self.world.calls.get()
+        } else {
+            0
+        };
+        let is_slow = self
+            .script
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::TakeOnly(_)));
+        let closes = net
+            .answers
+            .finals
+            .iter()
+            .any(|answer| answer.says_close || !answer.is_complete);
+        if net.is_gated || is_slow || closes {
+            return handled;
+        }
+        let come = self
+            .world
+            .places
+            .iter()
+            .filter(|(_, _, end)| *end <= net.read)
+            .count();
+        handled.max(come)
+    }
+
     /// What must hold in the end.
     fn finish(mut self) -> Played {
         self.drop_connection();
@@ -541,12 +572,7 @@ impl Player {
         let expected = model::outcome(&self.script);
         let difference = match self.script.kind {
             Kind::Steady => model::difference(&expected, &answers.finals),
-            Kind::Gentle => {
-                // Of those that ran side by side a client repeats what wasn't answered: all of them are safe.
-                let is_line = self.side_by_side == 0;
-                let called = if is_line { self.world.calls.get() } else { 0 };
-                model::lost(&expected, &answers.finals, called)
-            }
+            Kind::Gentle => model::lost(&expected, &answers.finals, self.accepted(net)),
             Kind::Rough => return None,
         };
         if difference.is_some() {
@@ -565,9 +591,10 @@ impl Player {
                 ));
             }
         }
-        // An idle connection that is told to stop may miss what comes later, not what was there.
         let unread = match self.script.kind {
             Kind::Steady => net.under_way.len(),
+            // An idle connection that is told to stop may miss what comes later, not what was there.
+            _ if net.is_gated => 0,
             _ => net.unread,
         };
         let is_late = net.dropped == Some(false) && unread > 0;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::bugs::Bug;
 use crate::generate;
+use crate::player::{Played, play};
 use crate::script::{Kind, Script};
 use crate::timing::Timing;
-use crate::world::{Played, play};
 
 /// So many neighbouring seeds share a script and differ in timing.
 pub const GROUP: u64 = 4;

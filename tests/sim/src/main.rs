@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use wharf_sim::bugs::Bug;
 use wharf_sim::hunt::{self, Found, GROUP};
+use wharf_sim::player::play;
 use wharf_sim::shrink::Failing;
 use wharf_sim::timing::Timing;
-use wharf_sim::world::play;
 
 const USAGE: &str = "\
 usage: wharf-sim run [--seeds N] [--from SEED] [--threads N] [--bug NAME]

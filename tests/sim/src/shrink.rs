@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::bugs::Bug;
+use crate::player::play;
 use crate::script::{Answer, Asked, Content, Kind, Read, Ready, Response, Script, Step};
 use crate::timing::{Cut, Parser, Timing};
-use crate::world::play;
 
 /// A script that fails, and how it is played.
 #[derive(Debug, Clone)]

@@ -104,14 +104,6 @@ impl Bug {
             .map(|(_, bug)| *bug)
     }
 
-    /// The service with the bug.
-    pub fn service(self, actor: Actor) -> Bugged {
-        Bugged {
-            actor,
-            bug: Some(self),
-        }
-    }
-
     /// The limits with the bug.
     pub fn limits(self, limits: Limits) -> Limits {
         if self != Self::NoDeadline {
@@ -146,9 +138,9 @@ pub struct Bugged {
 }
 
 impl Bugged {
-    /// Without a bug.
-    pub fn none(actor: Actor) -> Self {
-        Self { actor, bug: None }
+    /// With this bug, if any.
+    pub fn new(actor: Actor, bug: Option<Bug>) -> Self {
+        Self { actor, bug }
     }
 }
 

@@ -4,13 +4,13 @@
 //! The runtime's own paused clock is the clock of the simulation: when nothing can be done, the player sleeps until the
 //! next thing happens, and tokio advances to that or to a deadline of the connection, whichever comes first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use wharf::test::Control;
 
 use crate::bugs::Bug;
 use crate::net::{Io, Net, Shared, Stopped};
-use crate::script::{Script, Site, What};
+use crate::script::{Asked, Happening, Script, Site, What};
 use crate::timing::Timing;
 use crate::world::{Planned, Task, World};
 
@@ -50,13 +50,15 @@ const READ_AHEAD: usize = 96 * 1024;
 const DAY: u64 = 24 * 3_600_000;
 
 thread_local! {
+    /// The runtime of the thread, and how many simulations it has served.
     static RUNTIME: RefCell<Option<(Runtime, u32)>> = const { RefCell::new(None) };
+    static IS_PLAYING: Cell<bool> = const { Cell::new(false) };
     /// The last panic that no script planned.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Planned panics are quiet, all others are remembered. For the whole process, once.
-pub fn hear_panics() {
+fn hear_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
@@ -71,10 +73,6 @@ pub fn hear_panics() {
             PANIC.set(Some(info.to_string()));
         }));
     });
-}
-
-thread_local! {
-    static IS_PLAYING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Plays a script once.
@@ -148,17 +146,31 @@ struct Player {
     idle_polls: u32,
     last_event: u64,
     patience: u64,
+    /// Bytes of content that may be owed; `None` where a handler gives content that nobody is owed.
+    most_owed: Option<usize>,
     probes: bool,
     bug: Option<Bug>,
 }
 
-#[derive(Default)]
+/// Says whether a future was woken, and passes that on to the player.
 struct Woken {
     is_woken: AtomicBool,
     player: Mutex<Option<Waker>>,
 }
 
 impl Woken {
+    /// A future is to be polled once without having been woken.
+    fn new(player: Option<Waker>) -> Arc<Self> {
+        Arc::new(Self {
+            is_woken: AtomicBool::new(true),
+            player: Mutex::new(player),
+        })
+    }
+
+    fn player(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.player.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> bool {
         self.is_woken.swap(false, SeqCst)
     }
@@ -171,7 +183,7 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.is_woken.swap(true, SeqCst)
-            && let Some(player) = &*self.player.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(player) = &*self.player()
         {
             player.wake_by_ref();
         }
@@ -190,8 +202,6 @@ impl Player {
         let (io, slot) = Io::new(net.clone());
         let (connection, control) = connect(script, timing, bug, &world, io);
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(control.clone());
-        let woken = Arc::new(Woken::default());
-        woken.is_woken.store(true, SeqCst);
         let begin = Instant::now();
         Self {
             script: script.clone(),
@@ -203,7 +213,7 @@ impl Player {
             control,
             report: None,
             is_broken: false,
-            woken,
+            woken: Woken::new(None),
             tasks: Vec::new(),
             clock: Box::pin(tokio::time::sleep_until(begin)),
             begin,
@@ -212,6 +222,7 @@ impl Player {
             idle_polls: 0,
             last_event: 0,
             patience: script.house.patience(),
+            most_owed: judge::most_owed(script),
             probes: timing.seed.is_multiple_of(4),
             bug,
         }
@@ -220,11 +231,7 @@ impl Player {
     /// Does all that can be done now, then asks to be woken when more can be.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.polls == 0 {
-            *self
-                .woken
-                .player
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+            *self.woken.player() = Some(cx.waker().clone());
         }
         loop {
             let now = self.begin.elapsed().as_millis() as u64;
@@ -275,12 +282,9 @@ impl Player {
     fn tell(&mut self) {
         self.polls += 1;
         let (script, polls) = (self.script.clone(), self.polls);
-        for happening in script
-            .happenings
-            .iter()
-            .filter(|happening| happening.at == polls)
-        {
-            match happening.what {
+        let now = |happening: &&Happening| happening.at == polls;
+        for Happening { what, .. } in script.happenings.iter().filter(now) {
+            match what {
                 What::LameDuck => self.control.lame_duck(),
                 What::Drain => self.control.drain(),
                 What::Cut => self.control.cut(),
@@ -292,7 +296,7 @@ impl Player {
             }
             self.net
                 .lock()
-                .tell("server", format_args!("is told: {:?}", happening.what));
+                .tell("server", format_args!("is told: {what:?}"));
         }
     }
 
@@ -303,9 +307,8 @@ impl Player {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        match catch_unwind(AssertUnwindSafe(|| {
-            connection.as_mut().poll(&mut Context::from_waker(&waker))
-        })) {
+        let mut cx = Context::from_waker(&waker);
+        match catch_unwind(AssertUnwindSafe(|| connection.as_mut().poll(&mut cx))) {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(report)) => {
                 let reason = &report.reason;
@@ -316,7 +319,7 @@ impl Player {
                 self.drop_connection();
             }
             Err(payload) => {
-                let drops = |asked: &crate::script::Asked| asked.plan.panics == Some(Site::Drop);
+                let drops = |asked: &Asked| asked.plan.panics == Some(Site::Drop);
                 let is_planned = payload.is::<Planned>() && self.script.asked.iter().any(drops);
                 if !is_planned {
                     self.net.lock().fail("the connection panicked");
@@ -326,6 +329,12 @@ impl Player {
             }
         }
         self.check_poll();
+    }
+
+    /// Whatever changes something, or time, changes this.
+    fn done(&self) -> (u64, u64, u64) {
+        let net = self.net.lock();
+        (net.progress, self.world.progress.get(), net.now)
     }
 
     fn drop_connection(&mut self) {
@@ -338,14 +347,12 @@ impl Player {
 
     /// A wake-up was lost if a connection that nobody woke can do something now.
     fn probe(&mut self) {
-        let now = self.net.lock().now;
-        let before = (self.net.lock().progress, self.world.progress.get(), now);
         if self.connection.is_none() {
             return;
         }
+        let before = self.done();
         self.poll_connection();
-        let after = (self.net.lock().progress, self.world.progress.get(), now);
-        if before != after && !self.is_broken {
+        if before != self.done() && !self.is_broken {
             self.net
                 .lock()
                 .fail("a lost wake-up: the connection could go on, and nobody woke it");
@@ -354,10 +361,8 @@ impl Player {
 
     fn poll_tasks(&mut self, cx: &Context<'_>) -> bool {
         for task in self.world.spawned.take() {
-            let woken = Arc::new(Woken::default());
-            woken.is_woken.store(true, SeqCst);
-            *woken.player.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-            self.tasks.push((task, woken));
+            self.tasks
+                .push((task, Woken::new(Some(cx.waker().clone()))));
         }
         let mut did = false;
         let mut at = 0;

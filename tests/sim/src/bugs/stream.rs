@@ -78,7 +78,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for BuggedIo<Io> {
     ) -> Poll<io::Result<usize>> {
         if self.buffers() {
             self.buffer.extend_from_slice(from);
-            let _ = self.poll_buffer(cx)?;
+            if self.bug == Bug::ShutdownWhileBuffered {
+                let _ = self.poll_buffer(cx)?;
+            }
             return Poll::Ready(Ok(from.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, from);

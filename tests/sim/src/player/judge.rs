@@ -8,56 +8,47 @@ use crate::net::{BUFFER, BUSY, Net};
 use crate::script::{Answer, Kind, Read, Script, Step};
 use crate::world::World;
 
+/// No poll serves more requests, but for those that run side by side.
+const FAIR: usize = 16;
+
 impl Player {
     /// What must hold after each poll.
     pub(super) fn check_poll(&mut self) {
-        let net = self.net.lock();
-        let now = (net.progress, self.world.progress.get(), net.now);
-        let mut wrong = None;
-        if now != self.seen {
-            self.seen = now;
-            self.idle_polls = 0;
+        let done = self.done();
+        self.idle_polls = if done == self.seen {
+            self.idle_polls + 1
         } else {
-            self.idle_polls += 1;
-            if self.idle_polls > BUSY {
-                wrong = Some(
-                    "busy: the connection is polled again and again, and nothing changes"
-                        .to_owned(),
-                );
-            }
+            0
+        };
+        self.seen = done;
+        let mut net = self.net.lock();
+        if self.idle_polls > BUSY {
+            net.fail("busy: the connection is polled again and again, and nothing changes");
         }
         let calls = self.world.calls_in_poll.get();
-        if calls > 16 + self.side_by_side {
-            wrong = Some(format!("unfair: {calls} requests in one poll"));
+        if calls > FAIR + self.side_by_side {
+            net.fail(format_args!("unfair: {calls} requests in one poll"));
         }
-        let came: usize = net
+        let handled = net
             .answers
             .finals
             .iter()
-            .filter(|answer| answer.id.is_some())
-            .map(|answer| answer.bytes)
-            .sum();
+            .filter(|answer| answer.id.is_some());
+        let came: usize = handled.map(|answer| answer.bytes).sum();
         let owed = self.world.given.get().saturating_sub(came);
-        let (most, lies) = largest(&self.script);
-        if owed > self.script.house.write_buffer + most + BUFFER && !lies {
-            wrong = Some(format!("unbounded: {owed} bytes of answers are owed"));
+        if self.most_owed.is_some_and(|most| owed > most) {
+            net.fail(format_args!("unbounded: {owed} bytes of answers are owed"));
         }
-        if self.world.calls.get() > 0 {
-            let used = used(&self.world, net.answers.finals.len());
-            if net.read > used + READ_AHEAD
-                && !net.answers.is_tunnel()
-                && !net.server_finished
-                && net.answers.finals.iter().all(|answer| !answer.says_close)
-            {
-                wrong = Some(format!(
-                    "unbounded: {} bytes were read and {used} used",
-                    net.read
-                ));
-            }
-        }
-        drop(net);
-        if let Some(wrong) = wrong {
-            self.net.lock().fail(wrong);
+        // A closing connection reads what it doesn't use, and so does another protocol.
+        let closes =
+            net.server_finished || net.answers.finals.iter().any(|answer| answer.says_close);
+        let is_over = closes || net.answers.is_tunnel() || self.world.calls.get() == 0;
+        let used = used(&self.world, net.answers.finals.len());
+        if net.read > used + READ_AHEAD && !is_over {
+            let read = net.read;
+            net.fail(format_args!(
+                "unbounded: {read} bytes were read and {used} used"
+            ));
         }
     }
 
@@ -187,22 +178,24 @@ fn used(world: &World, answered: usize) -> usize {
     body + records[at].read
 }
 
-/// The largest frame, and whether a handler lies about a length: then content is given that nobody is owed.
-fn largest(script: &Script) -> (usize, bool) {
+/// How many bytes of content may be owed: what the limit says, the frame that goes beyond it, and what a stream buffers.
+/// `None` where a handler gives more than it declares.
+pub(super) fn most_owed(script: &Script) -> Option<usize> {
     let mut most = 0;
-    let mut lies = false;
     for asked in &script.asked {
-        if let Answer::Response(response) = &asked.plan.answer {
-            let given: usize = response.frames.iter().sum();
-            most = most.max(response.frames.iter().copied().max().unwrap_or(0));
-            lies |= response
-                .hint
-                .or(response.declared)
-                .is_some_and(|length| length < given);
-        }
         if asked.plan.read == Read::Echo {
             most = most.max(READ_AHEAD);
+        } else if let Answer::Response(response) = &asked.plan.answer {
+            let given: usize = response.frames.iter().sum();
+            if response
+                .hint
+                .or(response.declared)
+                .is_some_and(|length| length < given)
+            {
+                return None;
+            }
+            most = most.max(response.frames.iter().copied().max().unwrap_or(0));
         }
     }
-    (most, lies)
+    Some(script.house.write_buffer + most + BUFFER)
 }

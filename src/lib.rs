@@ -31,8 +31,8 @@ pub mod upgrade;
 
 pub use body::Body;
 pub use conn::{
-    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
-    ProxyInfo, RequestLine, State,
+    Address, CloseReason, Closing, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient,
+    ProxyError, ProxyInfo, RequestLine, State,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{
@@ -46,7 +46,7 @@ pub use per_peer::PerPeer;
 #[cfg(feature = "proxy-protocol")]
 pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
-pub use server::{ConnView, Handle, Phase, Server};
+pub use server::{ConnView, Handle, Phase, Server, Traffic};
 pub use shutdown::{Report, Shutdown};
 
 /// The README's examples, compiled with the doc tests.

@@ -125,7 +125,7 @@ impl<D: DecodeBody> Intake<D> {
         let Some(body) = self.body.as_mut().filter(|body| !body.over) else {
             return Poll::Pending;
         };
-        if body.slot.watch(cx) != Reading::Wants {
+        if body.slot.watch(cx, wire.stays(cx)) != Reading::Wants {
             wire.stop_waiting_for_body();
             self.starved = false;
             return Poll::Pending;
@@ -223,15 +223,13 @@ impl<D: DecodeBody> Intake<D> {
     }
 
     /// The exchange is over; what can be used again is kept.
+    #[inline]
     pub(super) fn finish(&mut self) {
-        self.starved = false;
-        self.spare = self
-            .body
-            .take()
-            .map(|body| body.slot)
-            .filter(|slot| Arc::strong_count(slot) == 1);
-        if self.spare.as_mut().is_some_and(|slot| !Slot::reuse(slot)) {
-            self.spare = None;
+        if let Some(Incoming { mut slot, .. }) = self.body.take() {
+            self.starved = false;
+            if Slot::reuse(&mut slot) {
+                self.spare = Some(slot);
+            }
         }
     }
 }

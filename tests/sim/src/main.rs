@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use wharf_sim::bugs::Bug;
-use wharf_sim::hunt::{self, Found, GROUP};
+use wharf_sim::hunt::{self, Found, GROUP, News};
 use wharf_sim::player::play;
 use wharf_sim::shrink::Failing;
 use wharf_sim::timing::Timing;
@@ -90,18 +90,16 @@ fn run(options: &Options) -> bool {
     let threads = options.threads.unwrap_or(cores).max(1);
     let from = options.from - options.from % GROUP;
     let begin = Instant::now();
-    let found = hunt::run(from, count, threads, options.bug, &|done| {
-        if done.is_multiple_of(1_000_000) {
-            eprintln!(
-                "{done} of {count} seeds, {:.0} s",
-                begin.elapsed().as_secs_f64()
-            );
+    let tell = |news: News<'_>| match news {
+        News::Found(Found { seed, wrong }) => println!("seed {seed}: {wrong}"),
+        News::Done(done) if done.is_multiple_of(1_000_000) => {
+            let seconds = begin.elapsed().as_secs_f64();
+            eprintln!("{done} of {count} seeds, {seconds:.0} s");
         }
-    });
+        News::Done(_) => {}
+    };
+    let found = hunt::run(from, count, threads, options.bug, &tell);
     let seconds = begin.elapsed().as_secs_f64();
-    for Found { seed, wrong } in &found {
-        println!("seed {seed}: {wrong}");
-    }
     if let Some(first) = found.first() {
         shrink(first.seed, options.bug);
         println!(

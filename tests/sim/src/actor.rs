@@ -76,12 +76,33 @@ impl Service<Request<Body>> for Actor {
             panic_any(Planned);
         }
         let token = Token::new(&world);
+        let given_up = GivenUp(Some(world.clone()), at);
         Box::pin(async move {
             let answer = handle(&world, at, request).await;
             world.moved();
+            given_up.answered();
             drop(token);
             answer
         })
+    }
+}
+
+/// A handler that is dropped before it has answered, as a timeout does, leaves its body, unless another task reads it.
+struct GivenUp(Option<Rc<World>>, usize);
+
+impl GivenUp {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some(world) = &self.0
+            && !matches!(world.script.asked[self.1].plan.read, Read::Task(_))
+        {
+            world.record(self.1, |record| record.left = true);
+        }
     }
 }
 

@@ -14,10 +14,10 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, Reason, Reject};
+use wharf::{Body, BoxError, CloseReason, Conn, ConnReport, Http, Limits, Reason, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -401,6 +401,27 @@ async fn request_and_response_stream_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_came_before_an_idle_connection_was_told_to_stop_is_served() {
+    let (mut client, server) = duplex(1024);
+    let conn = Conn::from(server);
+    let control = wharf::test::Control::of(&conn);
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        let mut answers = String::new();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut first = [0; 4];
+        client.read_exact(&mut first).await.unwrap();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        control.drain();
+        client.read_to_string(&mut answers).await.unwrap();
+        answers
+    };
+    let (answers, report) = tokio::join!(talk, connection);
+    assert!(answers.contains("connection: close"), "{answers}");
+    assert_eq!((report.requests, report.reason), (2, CloseReason::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_was_read_to_its_trailers_was_read() {
     let echo = service_fn(|request: Request<Body>| async {
         Ok::<_, BoxError>(Response::new(request.into_body()))
@@ -491,6 +512,24 @@ async fn a_reset_drops_the_handler_and_the_body_that_it_reads() {
         );
     }
     assert_eq!(drops.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_buffers_is_flushed_though_the_connection_is_idle() {
+    let (mut client, server) = duplex(16);
+    let conn = Conn::from(BufWriter::new(server));
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        client.shutdown().await.unwrap();
+    };
+    let (_, report) = tokio::join!(talk, connection);
+    assert_eq!(report.reason, CloseReason::ClientClosed);
+    assert_eq!(report.age, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,9 +218,6 @@ where
         // One write answers all the requests of a read.
         let _ = wire.poll_flush(cx)?;
         let idle = !wire.has_input();
-        if idle && wire.told() >= Told::Drain {
-            return Poll::Ready(Ok(ControlFlow::Break(wire.live().told_why())));
-        }
         if wire.is_eof() {
             let why = if idle {
                 CloseReason::ClientClosed
@@ -232,6 +229,10 @@ where
         let read = wire.poll_fill(cx)?;
         if read.is_ready() {
             return Poll::Ready(Ok(ControlFlow::Continue(())));
+        }
+        // Only now: a request that has come already is still served.
+        if idle && wire.told() >= Told::Drain {
+            return Poll::Ready(Ok(ControlFlow::Break(wire.live().told_why())));
         }
         let limits = &self.settings.limits;
         if wire.live().requests() == 0 {

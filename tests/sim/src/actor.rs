@@ -1,209 +1,19 @@
-//! The service: it does with each request what the script planned, and checks what it is given. Every future, body and
-//! task counts while it lives.
+//! The service: it does with each request what the script planned, and checks what it is given.
 
-use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::panic::panic_any;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_service::Service;
 use wharf::{Body, BoxError};
 
-use crate::net::Shared;
-use crate::script::{
-    Answer, Asked, BodyFlaw, End, Plan, Read, Ready, Response, Script, Site, TRAILER, replied, sent,
-};
-
-/// What service, bodies and tasks share.
-pub struct World {
-    /// What happens.
-    pub script: Arc<Script>,
-    /// The stream, and the clock.
-    pub net: Shared,
-    /// Where each request begins in the client's stream: `(head, body, end)`.
-    pub places: Vec<(usize, usize, usize)>,
-    /// What became of each request.
-    pub records: RefCell<Vec<Record>>,
-    /// How many requests the service was called with.
-    pub calls: Cell<usize>,
-    /// How many of them in this poll of the connection.
-    pub calls_in_poll: Cell<usize>,
-    /// Futures, bodies and tasks that live.
-    pub alive: Cell<isize>,
-    /// Bytes of content that bodies gave.
-    pub given: Cell<usize>,
-    /// Whatever changes anything counts here.
-    pub progress: Cell<u64>,
-    /// Tasks that nobody polls yet.
-    pub spawned: RefCell<Vec<Task>>,
-    timers: RefCell<Vec<(u64, u64, Waker)>>,
-    timer_id: Cell<u64>,
-}
-
-/// A task beside the connection.
-pub type Task = Pin<Box<dyn Future<Output = ()>>>;
-
-/// What became of a request.
-#[derive(Debug, Clone, Default)]
-pub struct Record {
-    /// The service was called with it.
-    pub called: bool,
-    /// Bytes of its body that were read.
-    pub read: usize,
-    /// Nobody will read more of its body.
-    pub left: bool,
-    /// Content of its answer that was given.
-    pub given: usize,
-}
-
-/// A panic that the script planned.
-#[derive(Debug)]
-pub struct Planned;
-
-impl World {
-    /// Nothing has happened yet.
-    pub fn new(script: Arc<Script>, net: Shared, places: Vec<(usize, usize, usize)>) -> Rc<Self> {
-        Rc::new(Self {
-            records: RefCell::new(vec![Record::default(); script.asked.len()]),
-            script,
-            net,
-            places,
-            calls: Cell::new(0),
-            calls_in_poll: Cell::new(0),
-            alive: Cell::new(0),
-            given: Cell::new(0),
-            progress: Cell::new(0),
-            spawned: RefCell::default(),
-            timers: RefCell::default(),
-            timer_id: Cell::new(0),
-        })
-    }
-
-    /// The first thing that is wrong is kept.
-    pub fn fail(&self, wrong: impl std::fmt::Display) {
-        self.net.lock().fail(wrong);
-    }
-
-    fn tell(&self, at: usize, what: std::fmt::Arguments<'_>) {
-        let mut net = self.net.lock();
-        if net.trace.is_some() {
-            net.tell(&format!("handler {at}"), what);
-        }
-    }
-
-    fn moved(&self) {
-        self.progress.set(self.progress.get() + 1);
-    }
-
-    fn record<T>(&self, at: usize, change: impl FnOnce(&mut Record) -> T) -> T {
-        change(&mut self.records.borrow_mut()[at])
-    }
-
-    /// When the next timer is due.
-    pub fn due(&self) -> Option<u64> {
-        self.timers.borrow().iter().map(|(due, ..)| *due).min()
-    }
-
-    /// Wakes whoever waits for a time that has come.
-    pub fn fire(&self, now: u64) {
-        let mut timers = self.timers.borrow_mut();
-        let mut at = 0;
-        while at < timers.len() {
-            if timers[at].0 <= now {
-                timers.remove(at).2.wake();
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    fn sleep(self: &Rc<Self>, millis: u64) -> Sleep {
-        Sleep {
-            world: self.clone(),
-            millis,
-            until: None,
-            id: 0,
-        }
-    }
-
-    fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
-        let token = Token::new(self);
-        self.spawned.borrow_mut().push(Box::pin(async move {
-            task.await;
-            drop(token);
-        }));
-    }
-}
-
-/// Counts while it lives.
-struct Token(Rc<World>);
-
-impl Token {
-    fn new(world: &Rc<World>) -> Self {
-        world.alive.set(world.alive.get() + 1);
-        Self(world.clone())
-    }
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.0.alive.set(self.0.alive.get() - 1);
-    }
-}
-
-/// A wait on the clock of the simulation.
-struct Sleep {
-    world: Rc<World>,
-    millis: u64,
-    until: Option<u64>,
-    id: u64,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.millis == 0 {
-            return Poll::Ready(());
-        }
-        let now = self.world.net.lock().now;
-        let until = now + self.millis;
-        let until = *self.until.get_or_insert(until);
-        if now >= until {
-            self.world.moved();
-            return Poll::Ready(());
-        }
-        let world = self.world.clone();
-        let mut timers = world.timers.borrow_mut();
-        if self.id == 0 {
-            self.id = world.timer_id.get() + 1;
-            world.timer_id.set(self.id);
-        }
-        match timers.iter_mut().find(|(_, id, _)| *id == self.id) {
-            Some((_, _, waker)) => waker.clone_from(cx.waker()),
-            None => timers.push((until, self.id, cx.waker().clone())),
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if self.id != 0 {
-            self.world
-                .timers
-                .borrow_mut()
-                .retain(|(_, id, _)| *id != self.id);
-        }
-    }
-}
+use crate::reply::{ReplyBody, reply};
+use crate::script::{Answer, Asked, BodyFlaw, Content, Read, Ready, Site, TRAILER, sent};
+use crate::world::{Planned, Sleep, Token, World};
 
 /// The service of requests.
 pub struct Actor {
@@ -266,12 +76,33 @@ impl Service<Request<Body>> for Actor {
             panic_any(Planned);
         }
         let token = Token::new(&world);
+        let given_up = GivenUp(Some(world.clone()), at);
         Box::pin(async move {
             let answer = handle(&world, at, request).await;
             world.moved();
+            given_up.answered();
             drop(token);
             answer
         })
+    }
+}
+
+/// A handler that is dropped before it has answered, as a timeout does, leaves its body, unless another task reads it.
+struct GivenUp(Option<Rc<World>>, usize);
+
+impl GivenUp {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some(world) = &self.0
+            && !matches!(world.script.asked[self.1].plan.read, Read::Task(_))
+        {
+            world.record(self.1, |record| record.left = true);
+        }
     }
 }
 
@@ -448,10 +279,7 @@ async fn read(
         0
     };
     let whole = asked.content.bytes();
-    let wants_trailer = matches!(
-        &asked.content,
-        crate::script::Content::Chunked { trailer: true, .. }
-    );
+    let wants_trailer = matches!(&asked.content, Content::Chunked { trailer: true, .. });
     let mut body = pin!(body);
     let mut got = 0;
     let mut trailer = false;
@@ -560,183 +388,5 @@ async fn echo(
             return socket.shutdown().await;
         }
         socket.write_all(&buffer[..read]).await?;
-    }
-}
-
-fn reply(
-    world: &Rc<World>,
-    at: usize,
-    plan: &Plan,
-    response: &Response,
-    held: Option<Body>,
-) -> http::Response<ReplyBody> {
-    world.tell(at, format_args!("answers {}", response.status));
-    let body = ReplyBody {
-        world: world.clone(),
-        _token: Token::new(world),
-        at,
-        next: 0,
-        is_over: false,
-        sleep: None,
-        echoes: plan.read == Read::Echo,
-        held,
-    };
-    let mut reply = http::Response::new(body);
-    *reply.status_mut() = StatusCode::from_u16(response.status).expect("a status");
-    let fields = reply.headers_mut();
-    fields.insert("x-id", at.into());
-    if let Some(declared) = response.declared {
-        fields.insert(header::CONTENT_LENGTH, declared.into());
-    }
-    if response.closes {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    reply
-}
-
-/// The body of a response.
-pub struct ReplyBody {
-    world: Rc<World>,
-    _token: Token,
-    at: usize,
-    next: usize,
-    is_over: bool,
-    sleep: Option<Sleep>,
-    echoes: bool,
-    held: Option<Body>,
-}
-
-impl ReplyBody {
-    fn empty(world: &Rc<World>, at: usize) -> Self {
-        let token = Token::new(world);
-        Self {
-            world: world.clone(),
-            _token: token,
-            at,
-            next: usize::MAX,
-            is_over: false,
-            sleep: None,
-            echoes: false,
-            held: None,
-        }
-    }
-
-    fn response(&self) -> Option<&Response> {
-        match &self.world.script.asked[self.at].plan.answer {
-            Answer::Response(response) => Some(response),
-            _ => None,
-        }
-    }
-
-    fn give(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let world = &self.world;
-        world.record(self.at, |record| record.given += data.len());
-        world.given.set(world.given.get() + data.len());
-        world.tell(self.at, format_args!("gives {} bytes", data.len()));
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-}
-
-impl http_body::Body for ReplyBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.is_over {
-            let at = self.at;
-            self.world.fail(format_args!(
-                "the body of answer {at} is asked behind its end"
-            ));
-        }
-        if self.echoes
-            && let Some(held) = &mut self.held
-        {
-            let frame = ready!(Pin::new(held).poll_frame(cx));
-            self.world.moved();
-            return match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        self.world
-                            .record(self.at, |record| record.read += data.len());
-                        self.give(data)
-                    }
-                    Err(frame) => Poll::Ready(Some(Ok(frame))),
-                },
-                end => {
-                    self.is_over = true;
-                    Poll::Ready(end)
-                }
-            };
-        }
-        let script = self.world.script.clone();
-        let Answer::Response(response) = &script.asked[self.at].plan.answer else {
-            self.is_over = true;
-            return Poll::Ready(None);
-        };
-        if self.next >= response.frames.len() && response.end == End::Never {
-            return Poll::Pending;
-        }
-        if self.next <= response.frames.len() && response.wait > 0 {
-            let world = self.world.clone();
-            let sleep = self.sleep.get_or_insert_with(|| world.sleep(response.wait));
-            ready!(Pin::new(sleep).poll(cx));
-            self.sleep = None;
-        }
-        self.world.moved();
-        let next = self.next;
-        self.next += 1;
-        if let Some(size) = response.frames.get(next) {
-            let from: usize = response.frames[..next].iter().sum();
-            let content = &replied(self.at)[from..from + size];
-            return self.give(Bytes::from_static(content));
-        }
-        if response.trailer && next == response.frames.len() && response.end == End::Clean {
-            let (name, value) = (
-                HeaderName::from_static(TRAILER.0),
-                HeaderValue::from_static(TRAILER.1),
-            );
-            return Poll::Ready(Some(Ok(Frame::trailers(
-                [(name, value)].into_iter().collect(),
-            ))));
-        }
-        match response.end {
-            End::Panic => panic_any(Planned),
-            End::Error | End::Clean | End::Never => {}
-        }
-        self.is_over = true;
-        Poll::Ready((response.end == End::Error).then(|| Err("the body failed".into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.response().is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.echoes
-            && let Some(held) = &self.held
-        {
-            return held.size_hint();
-        }
-        match self.response() {
-            Some(response) => response
-                .hint
-                .map_or_else(SizeHint::default, |hint| SizeHint::with_exact(hint as u64)),
-            None => SizeHint::with_exact(0),
-        }
-    }
-}
-
-impl Drop for ReplyBody {
-    fn drop(&mut self) {
-        if self.held.take().is_some() {
-            self.world.record(self.at, |record| record.left = true);
-        }
-        let panics = self.world.script.asked[self.at].plan.panics == Some(Site::Drop);
-        if panics && !std::thread::panicking() {
-            panic_any(Planned);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the client understands of what it gets, by RFC 9112 sections 4 to 7 and nothing laxer. Knows what was asked, and
 //! whose content each byte must be; the first thing that is wrong is kept.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use crate::script::{Asked, Read, Script, TRAILER, replied, sent};
@@ -175,7 +175,7 @@ impl Answers {
         match self.stage {
             Stage::Over => Err(format!(
                 "bytes behind an answer that said close: {}",
-                shown(bytes)
+                Shown(bytes)
             )),
             Stage::Tunnel => {
                 self.tunnel.extend_from_slice(bytes);
@@ -261,7 +261,7 @@ impl Answers {
             None => {
                 let is_text = bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
                 if !is_text || last.bytes > 200 {
-                    return Err(format!("no text of the container: {}", shown(bytes)));
+                    return Err(format!("no text of the container: {}", Shown(bytes)));
                 }
             }
             Some(id) => {
@@ -270,7 +270,7 @@ impl Answers {
                 if of.get(from..from + bytes.len()) != Some(bytes) {
                     return Err(format!(
                         "content that isn't of answer {id} at {from}: {}",
-                        shown(bytes)
+                        Shown(bytes)
                     ));
                 }
             }
@@ -367,7 +367,7 @@ impl Answers {
     /// What must hold for a final head, whatever the handler said.
     fn check(&self, answer: &Final, asked: Option<&Asked>, fields: &Fields) -> Result<(), String> {
         let status = answer.status;
-        if !fields.dated && status >= 200 && status < 500 {
+        if !fields.dated && (200..500).contains(&status) {
             return Err(format!("a {status} without a date"));
         }
         if fields.chunked && fields.length.is_some() {
@@ -495,11 +495,14 @@ fn line(bytes: &[u8]) -> Result<Option<&str>, String> {
 }
 
 /// The first bytes, readably.
-pub fn shown(bytes: &[u8]) -> String {
-    const MOST: usize = 72;
-    let more = if bytes.len() > MOST { "..." } else { "" };
-    format!(
-        "\"{}\"{more}",
-        bytes[..bytes.len().min(MOST)].escape_ascii()
-    )
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 72;
+        let first = &self.0[..self.0.len().min(MOST)];
+        let more = if self.0.len() > MOST { "..." } else { "" };
+        write!(f, "\"{}\"{more}", first.escape_ascii())
+    }
 }

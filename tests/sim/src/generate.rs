@@ -4,22 +4,27 @@ use std::io::ErrorKind;
 
 use crate::random::Random;
 use crate::script::{
-    Answer, Asked, BodyFlaw, Content, End, Flaw, Happening, HeadFlaw, House, MOST, Plan, Read,
-    Ready, Response, Script, Site, Step, What,
+    Answer, Asked, BodyFlaw, Content, End, Flaw, Happening, HeadFlaw, House, Kind, MOST, Plan,
+    Read, Ready, Response, Script, Site, Step, What,
 };
 
 /// The script of this seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Random::new(seed);
     let random = &mut random;
-    let is_steady = random.percent(65);
+    let kind = match random.below(100) {
+        0..60 => Kind::Steady,
+        60..72 => Kind::Gentle,
+        _ => Kind::Rough,
+    };
+    let is_steady = kind != Kind::Rough;
     let house = house(random, is_steady);
     let count = match random.below(100) {
         0..35 => 1,
         35..65 => 2,
         65..82 => 3,
         82..98 => random.between(4, 6),
-        _ => random.between(7, 40),
+        _ => random.between(7, 64),
     };
     let mut asked: Vec<_> = (0..count)
         .map(|_| one(random, is_steady, &house, count > 6))
@@ -33,6 +38,7 @@ pub fn script(seed: u64) -> Script {
         tunnel = random.between(0, 40);
         last.plan.answer = Answer::Upgrade;
         last.is_http10 = false;
+        last.plan.panics = last.plan.panics.filter(|site| *site != Site::Drop);
         if random.percent(50) {
             last.method = "CONNECT";
             (last.connection, last.offers_upgrade) = (None, false);
@@ -41,15 +47,21 @@ pub fn script(seed: u64) -> Script {
         }
     }
     let mut script = Script {
-        is_steady,
+        kind,
         asked,
         steps: Vec::new(),
         house,
         happenings: Vec::new(),
     };
     steps(&mut script, random, tunnel);
-    if !is_steady {
-        trouble(&mut script, random);
+    match kind {
+        Kind::Steady => {}
+        Kind::Gentle => {
+            let what = random.pick(&[What::LameDuck, What::Drain, What::Drain]);
+            let at = random.between(1, 30);
+            script.happenings.push(Happening { what, at });
+        }
+        Kind::Rough => trouble(&mut script, random),
     }
     script
 }
@@ -69,8 +81,8 @@ fn size(random: &mut Random) -> usize {
     match random.below(100) {
         0..8 => 0,
         8..75 => random.between(1, 40),
-        75..96 => random.between(41, 400),
-        96..99 => random.between(401, 9_000),
+        75..97 => random.between(41, 400),
+        _ if random.percent(80) => random.between(401, 9_000),
         _ => random.between(9_001, 80_000),
     }
 }
@@ -80,7 +92,7 @@ fn one(random: &mut Random, is_steady: bool, house: &House, is_small: bool) -> A
         _ if is_small => Content::None,
         0..50 => Content::None,
         50..78 => Content::Length(size(random)),
-        78..79 => Content::Length(random.between(100_000, MOST)),
+        78 if random.percent(20) => Content::Length(random.between(100_000, MOST)),
         _ => Content::Chunked {
             sizes: (0..random.between(0, 4))
                 .map(|_| size(random).max(1))
@@ -99,6 +111,11 @@ fn one(random: &mut Random, is_steady: bool, house: &House, is_small: bool) -> A
     };
     let plan = plan(random, is_steady, house, &content, flaw.is_some());
     Asked {
+        empty_lines: if random.percent(3) {
+            random.between(1, 3)
+        } else {
+            0
+        },
         method: if has_body {
             random.pick(&["POST", "PUT", "GET", "HEAD"])
         } else if flaw.is_some() {
@@ -330,6 +347,10 @@ fn trouble(script: &mut Script, random: &mut Random) {
     if random.percent(15) {
         let at = random.between(0, script.steps.len());
         script.steps.insert(at, Step::Reset);
+    }
+    if random.percent(10) {
+        let at = random.between(0, script.steps.len());
+        script.steps.insert(at, Step::Finish);
     }
     let is_endless = |asked: &Asked| match &asked.plan.answer {
         Answer::Never => true,

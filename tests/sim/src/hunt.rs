@@ -6,12 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::bugs::Bug;
 use crate::generate;
-use crate::script::Script;
+use crate::player::{Played, play};
+use crate::script::{Kind, Script};
 use crate::timing::Timing;
-use crate::world::{Played, play};
 
 /// So many neighbouring seeds share a script and differ in timing.
 pub const GROUP: u64 = 4;
+
+/// What a hunt tells while it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum News<'a> {
+    /// So many seeds were played.
+    Done(u64),
+    /// One failed.
+    Found(&'a Found),
+}
 
 /// A seed that fails, and why.
 #[derive(Debug, Clone)]
@@ -54,7 +63,7 @@ pub fn group(first: u64, bug: Option<Bug>) -> Option<Found> {
         if let Some(wrong) = played.wrong {
             return Some(Found { seed, wrong });
         }
-        if script.is_steady && *digest.get_or_insert(played.digest) != played.digest {
+        if script.kind == Kind::Steady && *digest.get_or_insert(played.digest) != played.digest {
             let wrong = format!(
                 "timing: other answers than those of seed {first}, which has the same script"
             );
@@ -65,13 +74,13 @@ pub fn group(first: u64, bug: Option<Bug>) -> Option<Found> {
 }
 
 /// Runs `count` seeds from `from` on, on so many threads; stops at the first that fails, if it is to. `tell` is called
-/// now and then with the number done so far.
+/// with each failure and now and then with the number done so far.
 pub fn run(
     from: u64,
     count: u64,
     threads: usize,
     bug: Option<Bug>,
-    tell: &(dyn Fn(u64) + Sync),
+    tell: &(dyn Fn(News<'_>) + Sync),
 ) -> Vec<Found> {
     const MOST_FOUND: usize = 20;
     /// Groups that a thread takes at a time.
@@ -89,13 +98,14 @@ pub fn run(
             }
             for at in begin..groups.min(begin + BATCH) {
                 if let Some(failed) = group((from / GROUP + at) * GROUP, bug) {
+                    tell(News::Found(&failed));
                     found.lock().expect("no panic in here").push(failed);
                     if bug.is_some() {
                         return;
                     }
                 }
             }
-            tell((begin + BATCH).min(groups) * GROUP);
+            tell(News::Done((begin + BATCH).min(groups) * GROUP));
         }
     };
     std::thread::scope(|scope| {

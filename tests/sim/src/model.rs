@@ -199,7 +199,10 @@ fn reply(asked: &Asked, response: &Response, says_close: bool) -> (Expected, boo
         Some(length) => {
             expected.bytes = given.min(length);
             expected.is_complete = given >= length;
-            (expected, given < length || given > length && length > 0)
+            (
+                expected,
+                given < length || goes_beyond(&response.frames, length),
+            )
         }
         None if asked.is_http10 => {
             expected.bytes = given;
@@ -216,35 +219,87 @@ fn reply(asked: &Asked, response: &Response, says_close: bool) -> (Expected, boo
     }
 }
 
-/// The first difference between what came and what must come.
-pub fn difference(expected: &Outcome, finals: &[Final]) -> Option<String> {
-    for (at, expected) in expected.finals.iter().enumerate() {
-        let Some(came) = finals.get(at) else {
-            return Some(format!(
-                "lost: no answer to request {at}, which must be {expected:?}"
-            ));
-        };
-        let came = Expected {
-            status: came.status,
-            is_own: came.id.is_none(),
-            says_close: came.says_close,
-            bytes: if came.id.is_none() { 0 } else { came.bytes },
-            is_complete: came.is_complete,
-            trailer: came.trailer,
-        };
-        if came != *expected {
-            return Some(format!(
-                "other: the answer to request {at} is {came:?} and must be {expected:?}"
-            ));
+/// A body is asked once more behind its declared length, where an empty frame is no more.
+fn goes_beyond(frames: &[usize], length: usize) -> bool {
+    let mut given = 0;
+    for (at, frame) in frames.iter().enumerate() {
+        given += frame;
+        if given == length {
+            return length > 0 && frames.get(at + 1).is_some_and(|next| *next > 0);
         }
     }
-    let more = finals.len() > expected.finals.len();
-    more.then(|| {
-        format!(
-            "more: an answer too many, behind request {}",
-            expected.finals.len()
-        )
+    given > length && length > 0
+}
+
+/// The first difference between what came and what must come.
+pub fn difference(expected: &Outcome, finals: &[Final]) -> Option<String> {
+    let other =
+        expected
+            .finals
+            .iter()
+            .zip(finals)
+            .enumerate()
+            .find_map(|(at, (expected, came))| {
+                let came = understood(came);
+                (came != *expected).then(|| other(at, &came, expected))
+            });
+    let at = finals.len();
+    other
+        .or_else(|| {
+            let lost = expected.finals.get(at)?;
+            Some(format!(
+                "lost: no answer to request {at}, which must be {lost:?}"
+            ))
+        })
+        .or_else(|| {
+            let more = at > expected.finals.len();
+            more.then(|| {
+                format!(
+                    "more: an answer too many, behind request {}",
+                    expected.finals.len()
+                )
+            })
+        })
+}
+
+/// The same where the server was told to stop politely: answers may say so and be the last, but none that was begun is
+/// lost. `accepted` is how many must have one.
+pub fn lost(expected: &Outcome, finals: &[Final], accepted: usize) -> Option<String> {
+    let other =
+        expected
+            .finals
+            .iter()
+            .zip(finals)
+            .enumerate()
+            .find_map(|(at, (expected, came))| {
+                let mut came = understood(came);
+                came.says_close &= expected.says_close;
+                (came != *expected).then(|| other(at, &came, expected))
+            });
+    other.or_else(|| {
+        let is_short = finals.len() < accepted.min(expected.finals.len());
+        is_short.then(|| {
+            format!(
+                "lost: {accepted} requests were accepted, {} answered",
+                finals.len()
+            )
+        })
     })
+}
+
+fn other(at: usize, came: &Expected, expected: &Expected) -> String {
+    format!("other: the answer to request {at} is {came:?} and must be {expected:?}")
+}
+
+fn understood(came: &Final) -> Expected {
+    Expected {
+        status: came.status,
+        is_own: came.id.is_none(),
+        says_close: came.says_close,
+        bytes: if came.id.is_none() { 0 } else { came.bytes },
+        is_complete: came.is_complete,
+        trailer: came.trailer,
+    }
 }
 
 /// What must hold of any answer that looks complete, however its connection fared.

@@ -6,12 +6,12 @@ use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf::test::Control;
 
-use crate::answers::{Answers, shown};
+use crate::answers::{Answers, Shown};
 use crate::random::Random;
 use crate::script::{Script, What};
 use crate::timing::Timing;
@@ -19,6 +19,9 @@ use crate::timing::Timing;
 /// So many calls of the stream in one poll of the connection, or polls of the connection in a row, that change nothing
 /// are a busy loop.
 pub const BUSY: u32 = 64;
+
+/// A stream that buffers holds no more.
+pub const BUFFER: usize = 4 * 1024;
 
 /// Delays of a simulation's stream add up to no more milliseconds: far below any deadline of a steady script.
 const DELAYS: u64 = 1_000;
@@ -45,10 +48,14 @@ pub struct Net {
     pub room: usize,
     /// What the client got.
     pub answers: Answers,
+    /// Written, and not flushed.
+    buffer: Vec<u8>,
     /// The server sends no more.
     pub server_finished: bool,
     /// The server let go of the stream; `true`: with a reset.
     pub dropped: Option<bool>,
+    /// What it had not read of what was there to be read, when it did.
+    pub unread: usize,
     /// A fault has happened to the stream.
     pub failed: bool,
     /// Whatever changes anything counts here; what doesn't is a busy loop in the end.
@@ -58,6 +65,8 @@ pub struct Net {
     writes: Gate,
     ends: Gate,
     delays_left: u64,
+    /// Reads and writes may have to wait though something is there.
+    pub is_gated: bool,
     /// What is wrong.
     pub wrong: Option<String>,
     /// What happened, in words, if anybody wants to know.
@@ -80,6 +89,7 @@ impl Net {
         Self {
             now: 0,
             random: Random::new(timing.seed),
+            is_gated: timing.waits > 0,
             timing,
             answers: Answers::new(script.clone(), begins),
             script,
@@ -89,8 +99,10 @@ impl Net {
             client_finished: false,
             client_reset: false,
             room: usize::MAX,
+            buffer: Vec::new(),
             server_finished: false,
             dropped: None,
+            unread: 0,
             failed: false,
             progress: 0,
             idle_calls: 0,
@@ -142,11 +154,14 @@ impl Net {
         self.timing.spurious > 0 && self.random.percent(self.timing.spurious)
     }
 
-    /// The client sends bytes.
+    /// The client sends bytes, if it still can.
     pub fn send(&mut self, bytes: &[u8]) {
+        if self.client_finished || self.client_reset {
+            return;
+        }
         self.tell(
             "client",
-            format_args!("sends {} bytes {}", bytes.len(), shown(bytes)),
+            format_args!("sends {} bytes {}", bytes.len(), Shown(bytes)),
         );
         self.under_way.extend(bytes);
         self.reads.wake();
@@ -184,6 +199,7 @@ impl Net {
     pub fn be_plain(&mut self) {
         self.timing = Timing {
             spurious: self.timing.spurious,
+            buffers: self.timing.buffers,
             ..Timing::plain(self.timing.seed)
         };
     }
@@ -326,23 +342,40 @@ impl Net {
             let is_zero = kind == ErrorKind::WriteZero;
             return Poll::Ready(if is_zero { Ok(0) } else { Err(kind.into()) });
         }
+        let count = if self.timing.buffers {
+            let _ = self.poll_buffer(cx);
+            let room = BUFFER - self.buffer.len();
+            if room == 0 {
+                return Poll::Pending;
+            }
+            let count = self.timing.writes.of(offered.min(room), &mut self.random);
+            gather(slices, count, |part| self.buffer.extend_from_slice(part));
+            self.tell(
+                "server",
+                format_args!("has {count} of {offered} bytes buffered"),
+            );
+            self.moved();
+            count
+        } else {
+            ready!(self.poll_deliver(cx, slices))
+        };
+        self.written += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Gives the client what it takes.
+    fn poll_deliver(&mut self, cx: &Context<'_>, slices: &[IoSlice<'_>]) -> Poll<usize> {
         if self.room == 0 {
             self.writes.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if self.poll_gate(Way::Write, cx).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(self.poll_gate(Way::Write, cx));
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let count = self
             .timing
             .writes
             .of(offered.min(self.room), &mut self.random);
-        let mut left = count;
-        for slice in slices {
-            let part = &slice[..slice.len().min(left)];
-            self.answers.take(part);
-            left -= part.len();
-        }
+        gather(slices, count, |part| self.answers.take(part));
         if self.trace.is_some() {
             self.tell("server", format_args!("writes {count} of {offered} bytes"));
             for heard in self.answers.news() {
@@ -352,12 +385,23 @@ impl Net {
         if self.room != usize::MAX {
             self.room -= count;
         }
-        self.written += count;
         self.moved();
         if let Some(wrong) = self.answers.wrong.clone() {
             self.fail(wrong);
         }
-        Poll::Ready(Ok(count))
+        Poll::Ready(count)
+    }
+
+    /// Gives the client all that is buffered.
+    fn poll_buffer(&mut self, cx: &Context<'_>) -> Poll<()> {
+        while !self.buffer.is_empty() {
+            let buffer = std::mem::take(&mut self.buffer);
+            let written = self.poll_deliver(cx, &[IoSlice::new(&buffer)]);
+            self.buffer = buffer;
+            let count = ready!(written);
+            self.buffer.drain(..count);
+        }
+        Poll::Ready(())
     }
 
     fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
@@ -365,7 +409,17 @@ impl Net {
         if self.client_reset {
             return Poll::Ready(Err(ErrorKind::NotConnected.into()));
         }
+        ready!(self.poll_buffer(cx));
         self.poll_gate(Way::End, cx).map(Ok)
+    }
+}
+
+/// The first `count` bytes of what lies in pieces.
+fn gather(slices: &[IoSlice<'_>], mut count: usize, mut put: impl FnMut(&[u8])) {
+    for slice in slices {
+        let part = &slice[..slice.len().min(count)];
+        put(part);
+        count -= part.len();
     }
 }
 
@@ -436,6 +490,7 @@ impl Drop for Io {
             format_args!("{}", if is_reset { "resets" } else { "closes" }),
         );
         net.dropped = Some(is_reset);
+        net.unread = net.under_way.len();
         net.progress += 1;
     }
 }
@@ -477,7 +532,7 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut net = self.net.lock();
-        std::task::ready!(net.poll_end(cx))?;
+        ready!(net.poll_end(cx))?;
         if !net.server_finished {
             net.server_finished = true;
             net.moved();

@@ -1,15 +1,19 @@
 //! What happens in a simulation, as plain data that can be shown, changed and made smaller. Nothing here runs.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use wharf::Limits;
 
+mod show;
+mod wire;
+
+pub use wire::{MOST, TRAILER, replied, sent};
+
 /// All that is decided before a simulation begins, but for its [`Timing`](crate::timing::Timing).
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// Its answers must not depend on timing: nothing in it fails, stalls for long or is told to stop.
-    pub is_steady: bool,
+    /// What is known of its answers.
+    pub kind: Kind,
     /// The requests, in their order.
     pub asked: Vec<Asked>,
     /// What the client does, in its order.
@@ -20,9 +24,22 @@ pub struct Script {
     pub happenings: Vec<Happening>,
 }
 
+/// What is known of a script's answers before it is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All, and they must not depend on timing: nothing in it fails, stalls for long or is told to stop.
+    Steady,
+    /// All, but where they stop: the server is told to stop, politely.
+    Gentle,
+    /// Only what must never happen.
+    Rough,
+}
+
 /// A request, and what becomes of it.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// Empty lines before it, which are to be ignored (RFC 9112 section 2.2).
+    pub empty_lines: usize,
     /// The method.
     pub method: &'static str,
     /// HTTP/1.0.
@@ -39,6 +56,24 @@ pub struct Asked {
     pub flaw: Option<Flaw>,
     /// What its handler does.
     pub plan: Plan,
+}
+
+impl Asked {
+    /// A flaw of the head, if it has one.
+    pub fn head_flaw(&self) -> Option<HeadFlaw> {
+        match self.flaw {
+            Some(Flaw::Head(flaw)) => Some(flaw),
+            _ => None,
+        }
+    }
+
+    /// A flaw of the body, if it has one.
+    pub fn body_flaw(&self) -> Option<BodyFlaw> {
+        match self.flaw {
+            Some(Flaw::Body(flaw)) => Some(flaw),
+            _ => None,
+        }
+    }
 }
 
 /// The content of a request.
@@ -388,179 +423,4 @@ impl House {
             + limits.linger_idle_timeout;
         waits.as_millis() as u64 + 5_000
     }
-}
-
-/// The value of `Keep-Alive`'s trailers and fields that only simulations send.
-pub const TRAILER: (&str, &str) = ("x-checksum", "5d41");
-
-/// What requests carry: more requests, for whoever loses the place.
-pub fn sent(request: usize) -> &'static [u8] {
-    static TEXT: LazyLock<&'static [u8]> = LazyLock::new(|| {
-        repeated("GET /smuggled HTTP/1.1\r\nhost: evil\r\nx-smuggled: 1\r\n\r\n0\r\n\r\n")
-    });
-    &TEXT[(request * 37) % 997..]
-}
-
-/// What responses carry: more responses, for whoever loses the place.
-pub fn replied(request: usize) -> &'static [u8] {
-    static TEXT: LazyLock<&'static [u8]> = LazyLock::new(|| {
-        repeated("HTTP/1.1 200 OK\r\nx-id: 99\r\ncontent-length: 0\r\n\r\n0\r\n\r\n")
-    });
-    &TEXT[(request * 41) % 997..]
-}
-
-/// No content is longer.
-pub const MOST: usize = 256 * 1024;
-
-fn repeated(text: &str) -> &'static [u8] {
-    Vec::leak(text.repeat((MOST + 1000) / text.len() + 1).into_bytes())
-}
-
-impl Asked {
-    /// A flaw of the head, if it has one.
-    pub fn head_flaw(&self) -> Option<HeadFlaw> {
-        match self.flaw {
-            Some(Flaw::Head(flaw)) => Some(flaw),
-            _ => None,
-        }
-    }
-
-    /// A flaw of the body, if it has one.
-    pub fn body_flaw(&self) -> Option<BodyFlaw> {
-        match self.flaw {
-            Some(Flaw::Body(flaw)) => Some(flaw),
-            _ => None,
-        }
-    }
-
-    /// Writes the request, the `at`th of its connection; returns the length of its head.
-    pub fn write(&self, at: usize, bytes: &mut Vec<u8>) -> usize {
-        let begin = bytes.len();
-        self.write_head(at, bytes);
-        let head = bytes.len() - begin;
-        let content = sent(at);
-        match &self.content {
-            Content::None => {}
-            Content::Length(length) => bytes.extend_from_slice(&content[..*length]),
-            Content::Chunked {
-                sizes,
-                extended,
-                trailer,
-            } => {
-                let mut from = 0;
-                for size in sizes {
-                    let extension = if *extended { ";a=\"b;c\"" } else { "" };
-                    put(bytes, &format!("{size:x}{extension}\r\n"));
-                    bytes.extend_from_slice(&content[from..from + size]);
-                    put(bytes, "\r\n");
-                    from += size;
-                }
-                match self.body_flaw() {
-                    None if *trailer => {
-                        put(bytes, &format!("0\r\n{}: {}\r\n\r\n", TRAILER.0, TRAILER.1));
-                    }
-                    None => put(bytes, "0\r\n\r\n"),
-                    Some(BodyFlaw::NoSize) => put(bytes, "xyz\r\nabc\r\n0\r\n\r\n"),
-                    Some(BodyFlaw::Overflow) => {
-                        put(bytes, "10000000000000003\r\nabc\r\n0\r\n\r\n");
-                    }
-                    Some(BodyFlaw::SpaceBehindSize) => put(bytes, "3 \r\nabc\r\n0\r\n\r\n"),
-                    Some(BodyFlaw::LongData) => {
-                        put(bytes, "3\r\n");
-                        bytes.extend_from_slice(&content[from..from + 5]);
-                        put(bytes, "\r\n0\r\n\r\n");
-                    }
-                    Some(BodyFlaw::BareLf) => put(bytes, "3\nabc\r\n0\r\n\r\n"),
-                    Some(BodyFlaw::FramingTrailer) => put(bytes, "0\r\ncontent-length: 3\r\n\r\n"),
-                }
-            }
-        }
-        head
-    }
-
-    fn write_head(&self, at: usize, bytes: &mut Vec<u8>) {
-        let flaw = self.head_flaw();
-        if flaw == Some(HeadFlaw::Garbage) {
-            return put(bytes, "\x16\x03\x01\x02\r\n\r\n");
-        }
-        put(bytes, self.method);
-        put(
-            bytes,
-            if flaw == Some(HeadFlaw::TwoSpaces) {
-                "  "
-            } else {
-                " "
-            },
-        );
-        if self.method == "CONNECT" {
-            put(bytes, "a.example:443");
-        } else {
-            put(bytes, &format!("/{at}?q"));
-        }
-        put(
-            bytes,
-            match flaw {
-                Some(HeadFlaw::Version2) => " HTTP/2.0",
-                _ if self.is_http10 => " HTTP/1.0",
-                _ => " HTTP/1.1",
-            },
-        );
-        put(
-            bytes,
-            if flaw == Some(HeadFlaw::BareLf) {
-                "\n"
-            } else {
-                "\r\n"
-            },
-        );
-        if flaw != Some(HeadFlaw::NoHost) {
-            put(
-                bytes,
-                if self.method == "CONNECT" {
-                    "host: a.example:443\r\n"
-                } else {
-                    "host: a\r\n"
-                },
-            );
-        }
-        put(bytes, &format!("x-id: {at}\r\n"));
-        match &self.content {
-            Content::None => {}
-            Content::Length(length) => put(bytes, &format!("content-length: {length}\r\n")),
-            Content::Chunked { .. } => put(bytes, "transfer-encoding: chunked\r\n"),
-        }
-        if self.expects {
-            put(bytes, "expect: 100-continue\r\n");
-        }
-        if self.offers_upgrade {
-            put(bytes, "upgrade: echo\r\nconnection: upgrade\r\n");
-        }
-        if let Some(value) = self.connection {
-            put(bytes, &format!("connection: {value}\r\n"));
-        }
-        put(
-            bytes,
-            match flaw {
-                Some(HeadFlaw::BothFramings) => {
-                    "content-length: 3\r\ntransfer-encoding: chunked\r\n"
-                }
-                Some(HeadFlaw::TwoLengths) => "content-length: 3\r\ncontent-length: 3\r\n",
-                Some(HeadFlaw::SignedLength) => "content-length: +3\r\n",
-                Some(HeadFlaw::CodingTwice) => "transfer-encoding: chunked, chunked\r\n",
-                Some(HeadFlaw::UnknownCoding) => "transfer-encoding: gzip, chunked\r\n",
-                Some(HeadFlaw::TwoHosts) => "host: a\r\n",
-                Some(HeadFlaw::Folded) => "x-folded: a\r\n b\r\n",
-                Some(HeadFlaw::SpaceBeforeColon) => "x-space : a\r\n",
-                Some(HeadFlaw::NoColon) => "x-nothing\r\n",
-                Some(HeadFlaw::Nul) => "x-nul: a\0b\r\n",
-                Some(HeadFlaw::OtherExpectation) => "expect: the-unexpected\r\n",
-                _ => "",
-            },
-        );
-        put(bytes, "\r\n");
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(text.as_bytes());
 }

@@ -1,5 +1,7 @@
 //! How the bytes and the time of a simulation are cut: what must not change an answer.
 
+use std::fmt;
+
 use crate::random::Random;
 
 /// How a script is played.
@@ -19,6 +21,8 @@ pub struct Timing {
     pub wait_most: u64,
     /// In so many of a hundred cases the connection is woken for nothing.
     pub spurious: usize,
+    /// The stream buffers what is written until it is flushed, as TLS does.
+    pub buffers: bool,
     /// Which head parser.
     pub parser: Parser,
     /// So many pipelined requests are handled at a time; `None`: the layer isn't there.
@@ -73,6 +77,7 @@ impl Timing {
             },
             wait_most: random.pick(&[0, 1, 3, 30]),
             spurious: random.pick(&[0, 0, 0, 10]),
+            buffers: random.percent(15),
             parser: random.pick(&[Parser::Strict, Parser::Strict, Parser::Httparse]),
             side_by_side: random.percent(30).then(|| random.pick(&[1, 2, 3, 8])),
         }
@@ -88,6 +93,7 @@ impl Timing {
             waits: 0,
             wait_most: 0,
             spurious: 0,
+            buffers: false,
             parser: Parser::Strict,
             side_by_side: None,
         }
@@ -101,5 +107,40 @@ fn cut(random: &mut Random, bytes: usize) -> Cut {
         0..55 => Cut::Whole,
         55..58 if bytes < 300 => Cut::One,
         _ => Cut::UpTo(random.between(least, least * 4)),
+    }
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sends,
+            reads,
+            writes,
+            waits,
+            wait_most,
+            spurious,
+            ..
+        } = self;
+        write!(
+            f,
+            "  timing: sends {sends:?}, reads {reads:?}, writes {writes:?}, {:?}",
+            self.parser
+        )?;
+        if let Some(most) = self.side_by_side {
+            write!(f, ", {most} side by side")?;
+        }
+        if self.buffers {
+            write!(f, ", the stream buffers")?;
+        }
+        if *waits > 0 || *wait_most > 0 {
+            write!(
+                f,
+                ", waits in {waits} of 100 cases, for at most {wait_most} ms"
+            )?;
+        }
+        if *spurious > 0 {
+            write!(f, ", woken for nothing in {spurious} of 100 cases")?;
+        }
+        Ok(())
     }
 }

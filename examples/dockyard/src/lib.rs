@@ -1,0 +1,4 @@
+//! dockyard: a blob store that serves as a build cache, with a live page. `main` is the tour of its layers; what they
+//! wrap is here.
+
+pub mod store;

@@ -1,4 +1,6 @@
 //! dockyard: a blob store that serves as a build cache, with a live page. `main` is the tour of its layers; what they
 //! wrap is here.
 
+pub mod api;
+pub mod live;
 pub mod store;

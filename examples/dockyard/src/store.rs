@@ -7,9 +7,11 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use wharf::Body;
+use bytes::Bytes;
+use wharf_middleware::range::Source;
 
 pub mod changes;
 pub mod embedded;
@@ -203,41 +205,58 @@ pub struct Found {
     /// What is known of it.
     pub meta: Meta,
     /// Its content, still to be read.
-    pub content: Box<dyn Content>,
+    pub content: Content,
 }
 
-/// A blob's content, of one version.
-pub trait Content: Send {
-    /// The bytes of the range, which lies within the blob, a frame at a time and only as they are asked for.
-    fn read(self: Box<Self>, range: Range<u64>) -> Task<'static, Body>;
+/// The content of one version of a blob, which is read from any place, as it is asked for.
+pub struct Content(Pin<Box<dyn Source + Send>>);
+
+impl Content {
+    /// Of any source.
+    pub fn new(source: impl Source + Send + 'static) -> Self {
+        Self(Box::pin(source))
+    }
+}
+
+impl Source for Content {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        range: Range<u64>,
+    ) -> Poll<io::Result<Bytes>> {
+        self.0.as_mut().poll_read(cx, range)
+    }
 }
 
 /// What has to be there for a change to be made: judged together with the change, by the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum OnlyIf {
-    /// Whatever is there.
-    #[default]
-    Always,
-    /// Nothing is there (`If-None-Match: *`).
-    Absent,
-    /// Something is there (`If-Match: *`).
-    Present,
-    /// One of these is there (`If-Match`).
-    Is(Vec<Digest>),
-    /// None of these is there (`If-None-Match`).
-    IsNot(Vec<Digest>),
-}
+#[derive(Default)]
+pub struct OnlyIf(Option<Box<Judge>>);
+
+type Judge = dyn Fn(Option<&Meta>) -> bool + Send + Sync;
 
 impl OnlyIf {
+    /// Whatever is there.
+    pub fn always() -> Self {
+        Self(None)
+    }
+
+    /// If `judge` says so of what is there.
+    pub fn new(judge: impl Fn(Option<&Meta>) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(judge)))
+    }
+
+    /// Nothing has to be looked at.
+    pub fn is_always(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether that is met.
-    pub fn holds(&self, now: Option<&Digest>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Absent => now.is_none(),
-            Self::Present => now.is_some(),
-            Self::Is(these) => now.is_some_and(|now| these.contains(now)),
-            Self::IsNot(these) => now.is_none_or(|now| !these.contains(now)),
-        }
+    pub fn holds(&self, now: Option<&Meta>) -> bool {
+        self.0.as_ref().is_none_or(|judge| judge(now))
     }
 }
 
@@ -319,8 +338,6 @@ pub enum StoreError {
     TooLarge,
     /// There is no room on the disk.
     Full(String),
-    /// The client's body broke off.
-    Upload(String),
     /// Anything else, in words.
     Failed(String),
 }
@@ -330,7 +347,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::NotMet => f.write_str("the condition of the request isn't met"),
             Self::TooLarge => f.write_str("the blob is larger than this server stores"),
-            Self::Full(why) | Self::Upload(why) | Self::Failed(why) => f.write_str(why),
+            Self::Full(why) | Self::Failed(why) => f.write_str(why),
         }
     }
 }

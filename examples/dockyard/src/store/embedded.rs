@@ -9,13 +9,11 @@
 //!
 //! In memory it is the same store over memory, without files.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use wharf::Body;
+use wharf_middleware::range::FileSource;
 
 use super::spool::{GatheredContent, stopped};
 use super::{
@@ -23,7 +21,6 @@ use super::{
     StoreError, Stored, Task,
 };
 
-mod file_body;
 mod files;
 mod index;
 #[cfg(test)]
@@ -229,38 +226,17 @@ fn find(index: &Index, files: Option<&Files>, key: &Key) -> Result<Option<Found>
             return Ok(None);
         };
         let content = match (place, files) {
-            (Place::Here(bytes), _) => Whole::Bytes(bytes),
-            (Place::File(id), Some(files)) => match files.read(id) {
-                Ok(file) => Whole::File(Arc::new(file)),
+            (Place::Here(bytes), _) => Content::new(bytes),
+            (Place::File(id), Some(files)) => match files.read(id).and_then(FileSource::new) {
+                Ok(file) => Content::new(file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.into()),
             },
             (Place::File(_), None) => break,
         };
-        let content = Box::new(content);
         return Ok(Some(Found { meta, content }));
     }
     Err(StoreError::Failed(
         "the file of this blob is missing from the store's folder: store it again".into(),
     ))
-}
-
-/// The content of a blob that was found.
-enum Whole {
-    Bytes(Bytes),
-    File(Arc<std::fs::File>),
-}
-
-impl Content for Whole {
-    fn read(self: Box<Self>, range: Range<u64>) -> Task<'static, Body> {
-        let body = match *self {
-            Self::Bytes(bytes) => {
-                let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
-                let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
-                Body::from(bytes.slice(start..end))
-            }
-            Self::File(file) => Body::new(file_body::FileBody::new(file, range)),
-        };
-        Box::pin(std::future::ready(Ok(body)))
-    }
 }

@@ -25,11 +25,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Opens the folders, empties `incoming`, and removes what is not among `known`.
-    pub(super) fn open(
-        folder: &Path,
-        run: u32,
-        known: &HashSet<u64>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(folder: &Path, run: u32, known: &HashSet<u64>) -> Result<Self, StoreError> {
         let files = Self {
             incoming: folder.join("incoming"),
             blobs: folder.join("blobs"),
@@ -47,7 +43,9 @@ impl Files {
             for entry in fs::read_dir(spread?.path())? {
                 let entry = entry?;
                 let name = entry.file_name();
-                let id = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+                let id = name
+                    .to_str()
+                    .and_then(|name| u64::from_str_radix(name, 16).ok());
                 if !id.is_some_and(|id| known.contains(&id)) {
                     fs::remove_file(entry.path())?;
                 }

@@ -12,9 +12,7 @@ use redb::{
     WriteTransaction, backends::InMemoryBackend,
 };
 
-use crate::store::{
-    Digest, Key, Listed, Listing, Meta, Page, StoreError, from_millis, millis,
-};
+use crate::store::{Digest, Key, Listed, Listing, Meta, Page, StoreError, from_millis, millis};
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const CONTENT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("content");
@@ -159,7 +157,9 @@ impl Index {
     ) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or_else(unreachable)?;
-        let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
+        let transaction = database
+            .begin_read()
+            .map_err(|error| failed(error.into()))?;
         work(&transaction).map_err(failed)
     }
 
@@ -193,7 +193,10 @@ impl Index {
     /// After an error of the disk the database refuses all work until it is opened again. What was committed is there.
     fn reopen(&self) {
         let Some(file) = &self.file else { return };
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         *database = None;
         match open(file) {
             Ok(again) => *database = Some(again),
@@ -241,13 +244,11 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// What is known of a blob, without its content: the place of that is the file, if it is one.
-    pub(super) fn get(&self, key: &Key) -> Result<Option<(Meta, Option<u64>)>, redb::Error> {
-        let Some(value) = self.entries.get(key.full())? else {
-            return Ok(None);
-        };
-        let (meta, _, place) = decode(value.value())?;
-        Ok(Some((meta, (place != HERE).then_some(place))))
+    /// What is known of a blob.
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Meta>, redb::Error> {
+        let value = self.entries.get(key.full())?;
+        let entry = value.map(|value| decode(value.value())).transpose()?;
+        Ok(entry.map(|(meta, _, _)| meta))
     }
 
     /// Puts a blob where none is.

@@ -257,10 +257,14 @@ impl Command {
     /// Whoever asked may have gone; then nobody is told.
     fn answer(self, made: Result<Verdict, StoreError>) {
         match (self, made) {
-            (Self::Put { answer, .. }, Ok(Verdict::Stored(stored))) => drop(answer.send(Ok(stored))),
+            (Self::Put { answer, .. }, Ok(Verdict::Stored(stored))) => {
+                drop(answer.send(Ok(stored)))
+            }
             (Self::Put { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
             (Self::Put { answer, .. }, Ok(_)) => drop(answer.send(Err(StoreError::NotMet))),
-            (Self::Delete { answer, .. }, Ok(Verdict::Removed(meta))) => drop(answer.send(Ok(meta))),
+            (Self::Delete { answer, .. }, Ok(Verdict::Removed(meta))) => {
+                drop(answer.send(Ok(meta)))
+            }
             (Self::Delete { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
             (Self::Delete { answer, .. }, Ok(_)) => drop(answer.send(Err(StoreError::NotMet))),
         }
@@ -275,9 +279,13 @@ fn apply(
     outcome: &mut Outcome,
 ) -> Result<Verdict, redb::Error> {
     let (Command::Put { key, only_if, .. } | Command::Delete { key, only_if, .. }) = command;
-    let now = tables.get(key)?.map(|(meta, _)| meta.digest);
+    let now = tables.get(key)?;
     if !only_if.holds(now.as_ref()) {
-        if let Command::Put { place: Place::File(id), .. } = command {
+        if let Command::Put {
+            place: Place::File(id),
+            ..
+        } = command
+        {
             outcome.unneeded.push(*id);
         }
         return Ok(Verdict::NotMet);

@@ -1,0 +1,1 @@
+//! What happens in a bucket, as server-sent events.

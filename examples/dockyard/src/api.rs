@@ -24,9 +24,12 @@ mod buckets;
 pub mod counts;
 mod name;
 mod openapi;
+pub mod operators;
 pub mod problem;
+pub mod watch;
 
 pub use problem::Problem;
+pub use watch::Watches;
 
 /// What the handlers share.
 pub struct Api {
@@ -36,9 +39,24 @@ pub struct Api {
     pub largest: u64,
     /// What was found, and what was not.
     pub counts: Counts,
+    /// What happens in the buckets.
+    pub watches: Watches,
 }
 
-/// The routes of the table above, over a store.
+impl Api {
+    /// Over a store.
+    pub fn new(store: Store, largest: u64, watches: Watches) -> Self {
+        let counts = Counts::default();
+        Self {
+            store,
+            largest,
+            counts,
+            watches,
+        }
+    }
+}
+
+/// The routes of the table above, but for the last row's first three, over a store.
 pub fn routes(api: Arc<Api>) -> Router {
     let blob = || get(blobs::read).put(blobs::write).delete(blobs::remove);
     Router::new()
@@ -48,10 +66,16 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/cache/{*key}", blob())
         .route("/ac/{hash}", get(blobs::read).put(blobs::write))
         .route("/cas/{hash}", get(blobs::read).put(blobs::write))
+        .route("/watch/{bucket}", get(watch::watch))
         .route("/openapi.json", get(openapi::document))
+        .with_state(api)
+}
+
+/// What is answered where there is no such path, and where there is no such method.
+pub fn or_explain(routes: Router) -> Router {
+    routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
-        .with_state(api)
 }
 
 async fn nothing_here() -> Problem {

@@ -2,5 +2,9 @@
 //! wrap is here.
 
 pub mod api;
+pub mod banner;
+pub mod demo;
 pub mod live;
+pub mod log;
+pub mod settings;
 pub mod store;

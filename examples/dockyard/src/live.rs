@@ -6,49 +6,32 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use wharf::{ConnReport, Handle, Phase, Refused};
-use wharf_middleware::Timings;
+use wharf_middleware::sse::{Hub, Lag};
+use wharf_middleware::{Metrics, Timings};
 
 use crate::api::counts::Counts;
 use crate::store::Store;
 
 mod frame;
 mod history;
-mod latency;
 mod lines;
 mod page;
 mod phases;
+mod viewer;
 
 pub use frame::Facts;
 pub use lines::Lines;
 pub use page::routes;
 pub use phases::Phases;
 
-use history::History;
+use history::{History, Sample};
 
 /// How often the page gets a frame.
 const TICK: Duration = Duration::from_millis(250);
 /// Requests a connection that are told apart: 1, 2, 3 to 4, 5 to 8, and so on.
 const PER_CONNECTION: usize = 12;
-
-/// What is watched; a clone is the same.
-#[derive(Clone)]
-pub struct Live {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    watched: Watched,
-    tally: Arc<Tally>,
-    frames: watch::Sender<Numbered>,
-    history: Mutex<History>,
-    viewers: AtomicUsize,
-    lost: AtomicU64,
-    began: Instant,
-}
 
 /// Where the figures come from.
 pub struct Watched {
@@ -56,6 +39,8 @@ pub struct Watched {
     pub facts: Facts,
     /// The server.
     pub handle: Handle,
+    /// Requests and how long they took.
+    pub metrics: Metrics,
     /// Head, ready, answer and body.
     pub phases: Phases,
     /// The layers.
@@ -70,13 +55,6 @@ pub struct Watched {
     pub tally: Arc<Tally>,
     /// Whether the page may stop the server and close connections.
     pub controls: bool,
-}
-
-/// A frame, and which one it is.
-#[derive(Clone, Default)]
-struct Numbered {
-    number: u64,
-    event: Bytes,
 }
 
 /// What is counted as connections end and requests are refused.
@@ -98,25 +76,33 @@ impl Tally {
 
     /// A request was refused before any handler saw it; for `Http::on_refused`.
     pub fn refused(&self, refused: &Refused<'_>) {
-        *lock(&self.rejects)
-            .entry(refused.reject().explain())
-            .or_default() += 1;
+        let mut rejects = lock(&self.rejects);
+        *rejects.entry(refused.reject().explain()).or_default() += 1;
     }
+}
+
+/// What is watched, for the page; a clone is the same.
+#[derive(Clone)]
+pub struct Live {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    watched: Watched,
+    history: Mutex<History>,
+    /// A frame takes the place of those before it: whoever is slow gets the newest.
+    frames: Hub,
+    viewers: AtomicUsize,
 }
 
 impl Live {
     /// Begins to watch, in a task of the runtime that this is called in.
     pub fn watch(watched: Watched) -> Self {
-        let (frames, _) = watch::channel(Numbered::default());
-        let tally = watched.tally.clone();
         let shared = Arc::new(Shared {
             watched,
-            tally,
-            frames,
             history: Mutex::default(),
+            frames: Hub::builder().lag(Lag::Coalesce).build(),
             viewers: AtomicUsize::new(0),
-            lost: AtomicU64::new(0),
-            began: Instant::now(),
         });
         tokio::spawn(sample(shared.clone()));
         Self { shared }
@@ -125,30 +111,36 @@ impl Live {
 
 /// Looks every tick until the server has stopped. A frame is made only if somebody watches.
 async fn sample(shared: Arc<Shared>) {
+    let watched = &shared.watched;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut seen = 0;
-    loop {
+    let (mut number, mut seen) = (0, 0);
+    while watched.handle.phase() < Phase::Stopped {
         ticks.tick().await;
-        let measured = shared.watched.phases.now();
-        let now = shared.began.elapsed();
-        let view = lock(&shared.history).add(now, measured);
-        let stopped = shared.watched.handle.phase() == Phase::Stopped;
-        if shared.viewers.load(Relaxed) > 0 || stopped {
-            let (lines, count) = shared.watched.lines.since(seen);
-            let event = frame::event(&shared, &view, &lines, count - seen.min(count));
-            seen = count;
-            shared.frames.send_modify(|frame| {
-                frame.number += 1;
-                frame.event = event;
-            });
-        } else {
-            seen = shared.watched.lines.since(u64::MAX).1;
+        let counted = watched.metrics.snapshot();
+        let sums = watched.phases.now();
+        let sample = Sample {
+            counted: counted.clone(),
+            sums: sums.clone(),
+            layers: watched.timings.snapshot().layers,
+        };
+        let view = lock(&shared.history).add(sample);
+        let (lines, count) = watched.lines.since(seen);
+        if shared.viewers.load(Relaxed) > 0 {
+            number += 1;
+            let figures = frame::Figures {
+                number,
+                counted: &counted,
+                sums: &sums,
+                view: &view,
+                lines: &lines,
+                new_lines: count - seen,
+            };
+            shared.frames.publish(frame::event(&shared, &figures));
         }
-        if stopped {
-            return;
-        }
+        seen = count;
     }
+    shared.frames.close();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use wharf::{BoxError, Listener, ProxyProtocol, Server};
-use wharf_middleware::TrustedProxies;
+use wharf_middleware::{OverloadLayer, TrustedProxies};
 
 use crate::store::embedded::{self, Embedded};
 use crate::store::{Changes, Store};
@@ -42,9 +42,9 @@ pub struct Settings {
     /// Connections at a time from one address
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     pub per_peer: usize,
-    /// Requests at a time [default: found by watching the latency]
-    #[arg(long, value_name = "NUMBER")]
-    pub requests: Option<usize>,
+    /// Requests at a time; a few more wait for a moment, the rest is told to come back
+    #[arg(long, value_name = "NUMBER", default_value_t = 512)]
+    pub requests: usize,
     /// Require a PROXY protocol header, from these networks
     #[arg(long, value_name = "NETWORK")]
     pub proxy_protocol: Vec<String>,
@@ -82,7 +82,10 @@ impl Settings {
         if listeners.is_empty() {
             listeners.push(Listener::tcp(SocketAddr::from(([127, 0, 0, 1], 8888)))?);
         }
-        let listening = listeners.iter().map(|one| one.local().to_string()).collect();
+        let listening = listeners
+            .iter()
+            .map(|one| one.local().to_string())
+            .collect();
         let mut server = Server::new().listen(listeners)?;
         if let Some(workers) = self.workers {
             server = server.workers(workers);
@@ -113,6 +116,14 @@ impl Settings {
         Ok(std::sync::Arc::new(Embedded::open(settings, changes)?))
     }
 
+    /// The layer that bounds the requests at a time. Those of who runs it go through, also under load.
+    pub fn overload(&self) -> OverloadLayer {
+        OverloadLayer::limit(self.requests).exempt(|_, uri| {
+            let path = uri.path();
+            matches!(path, "/" | "/healthz" | "/readyz" | "/metrics") || path.starts_with("/live")
+        })
+    }
+
     /// The layer that reads PROXY headers, if there is to be one.
     ///
     /// # Errors
@@ -141,9 +152,14 @@ fn usual_folder() -> Result<PathBuf, BoxError> {
     let folder = from("STATE_DIRECTORY")
         .or_else(|| Some(from("XDG_CACHE_HOME")?.join("dockyard")))
         .or_else(|| Some(from("HOME")?.join(".cache/dockyard")))
-        .ok_or("there is no home folder for the store: name a folder with --store, or use --memory")?;
+        .ok_or(
+            "there is no home folder for the store: name a folder with --store, or use --memory",
+        )?;
     std::fs::create_dir_all(&folder).map_err(|error| {
-        format!("the store's folder {} can't be made: {error}", folder.display())
+        format!(
+            "the store's folder {} can't be made: {error}",
+            folder.display()
+        )
     })?;
     Ok(folder)
 }
@@ -168,9 +184,13 @@ impl FromStr for Size {
         let (digits, shift) = unit.map_or((text, 0), |(unit, shift)| {
             (text[..text.len() - unit.len()].trim_end(), *shift)
         });
-        let number: u64 = digits.parse().map_err(|_| "a size like 64KiB, 512MiB, 10GiB or 1000")?;
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| "a size like 64KiB, 512MiB, 10GiB or 1000")?;
         let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes > 0);
-        bytes.map(Self).ok_or("a size must be above zero and below 16 EiB")
+        bytes
+            .map(Self)
+            .ok_or("a size must be above zero and below 16 EiB")
     }
 }
 

@@ -1,8 +1,10 @@
 //! A refusal that says what to do, as `application/problem+json` (RFC 9457).
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
+use wharf::error::status_of;
+use wharf::{BoxError, Reject};
 
 use crate::store::{BadKey, StoreError};
 
@@ -27,17 +29,39 @@ impl Problem {
     }
 }
 
+/// What a request is answered with that no handler saw.
+pub fn refused(reject: &Reject) -> http::Response<String> {
+    plain(reject.status(), reject.explain())
+}
+
+/// What a request is answered with whose service failed.
+pub fn failed(error: &BoxError) -> http::Response<String> {
+    let status = status_of(error);
+    let detail = match status {
+        StatusCode::SERVICE_UNAVAILABLE => "the server has too much to do, try again later",
+        _ => "the server failed to answer this request",
+    };
+    plain(status, detail)
+}
+
+fn plain(status: StatusCode, detail: &str) -> http::Response<String> {
+    let mut response = http::Response::new(Problem::json(status, detail));
+    *response.status_mut() = status;
+    decorate(status, response.headers_mut());
+    response
+}
+
+fn decorate(status: StatusCode, fields: &mut HeaderMap) {
+    let json = HeaderValue::from_static("application/problem+json");
+    fields.insert(header::CONTENT_TYPE, json);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = Self::json(self.status, &self.detail).into_response();
-        *response.status_mut() = self.status;
-        let fields = response.headers_mut();
-        let json = HeaderValue::from_static("application/problem+json");
-        fields.insert(header::CONTENT_TYPE, json);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        plain(self.status, &self.detail).map(Into::into)
     }
 }
 

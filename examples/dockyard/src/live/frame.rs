@@ -9,9 +9,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use wharf::{ConnView, Phase};
-use wharf_middleware::timed::Share;
+use wharf_middleware::metrics::Snapshot;
+use wharf_middleware::sse::Event;
 
-use super::history::{Column, View};
+use super::history::{Column, Part, View, errors};
+use super::phases::{DEPTHS, Sums};
 use super::{PER_CONNECTION, Shared, lock};
 
 /// Connections that a frame shows.
@@ -42,12 +44,15 @@ struct Hello<'a> {
 
 #[derive(Serialize)]
 struct Frame<'a> {
+    /// They count up: a page that sees a gap has missed some.
+    number: u64,
     up: u64,
     phase: &'static str,
     viewers: usize,
     /// Frames that slow viewers did without, all viewers and all time.
     lost: u64,
     rate: f64,
+    /// p50, p99 and p99.9 of the last ten seconds, in microseconds.
     quantiles: [Option<f64>; 3],
     /// Client errors, server errors and broken responses: a second, and in all.
     errors: [f64; 3],
@@ -58,7 +63,7 @@ struct Frame<'a> {
     max: usize,
     states: BTreeMap<String, usize>,
     keep: Keep,
-    time: Vec<Part>,
+    time: &'a [Part],
     rejects: BTreeMap<&'static str, u64>,
     lines: &'a [Arc<RawValue>],
     lines_skipped: u64,
@@ -71,15 +76,8 @@ struct Keep {
     requests: u64,
     connections: u64,
     per_connection: [u64; PER_CONNECTION],
-    depths: [u64; super::phases::DEPTHS],
+    depths: [u64; DEPTHS],
     closes: BTreeMap<&'static str, u64>,
-}
-
-/// What a part of a request's way took, of all requests in the last ten seconds or since the start.
-#[derive(Serialize)]
-struct Part {
-    name: String,
-    micros: f64,
 }
 
 #[derive(Serialize)]
@@ -138,63 +136,77 @@ struct StoreFigures {
     trouble: Option<String>,
 }
 
+/// What a frame is made of.
+pub(super) struct Figures<'a> {
+    pub(super) number: u64,
+    pub(super) counted: &'a Snapshot,
+    pub(super) sums: &'a Sums,
+    pub(super) view: &'a View,
+    /// The last lines of the access log, as far as they are kept.
+    pub(super) lines: &'a [Arc<RawValue>],
+    /// How many there were since the frame before.
+    pub(super) new_lines: u64,
+}
+
 /// The first event: what there was before the viewer came.
 pub(super) fn hello(shared: &Shared, controls: Option<&str>) -> Bytes {
     let columns = lock(&shared.history).columns();
     let (lines, _) = shared.watched.lines.since(0);
-    sse(
-        "hello",
-        &Hello {
-            facts: &shared.watched.facts,
-            columns,
-            lines: &lines,
-            controls,
-        },
-    )
+    let hello = Hello {
+        facts: &shared.watched.facts,
+        columns,
+        lines: &lines,
+        controls,
+    };
+    named("hello", &hello).into_bytes()
 }
 
 /// How it is now.
-pub(super) fn event(shared: &Shared, view: &View, lines: &[Arc<RawValue>], new: u64) -> Bytes {
+pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
     let watched = &shared.watched;
+    let (view, sums) = (figures.view, figures.sums);
     let report = watched.handle.report();
-    let now = &view.now;
-    let shown = &lines[lines.len().saturating_sub(LINES)..];
+    let shown = &figures.lines[figures.lines.len().saturating_sub(LINES)..];
     let states = watched.handle.counts().into_iter();
-    let open = watched.handle.open();
-    let per_connection = &shared.tally.per_connection;
-    sse(
-        "frame",
-        &Frame {
-            up: millis(shared.began.elapsed()),
-            phase: phase(watched.handle.phase()),
-            viewers: shared.viewers.load(Relaxed),
-            lost: shared.lost.load(Relaxed),
-            rate: view.rate,
-            quantiles: view.quantiles,
-            errors: view.errors,
-            errors_all: [now.client_errors, now.server_errors, now.broken_off],
-            running: now.running,
-            column: view.column.as_ref(),
-            open,
-            max: watched.handle.max_connections(),
-            states: states
-                .map(|(state, count)| (state.to_string(), count))
-                .collect(),
-            keep: Keep {
-                requests: now.requests,
-                connections: report.connections,
-                per_connection: std::array::from_fn(|at| per_connection[at].load(Relaxed)),
-                depths: now.depths,
-                closes: report.closed,
-            },
-            time: parts(view, &watched.timings.snapshot().layers),
-            rejects: lock(&shared.tally.rejects).clone(),
-            lines: shown,
-            lines_skipped: new.saturating_sub(shown.len() as u64),
-            connections: connections(watched.handle.connections()),
-            store: store(shared),
+    let per_connection = &watched.tally.per_connection;
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let frame = Frame {
+        number: figures.number,
+        up: millis(figures.counted.span()),
+        phase: phase(watched.handle.phase()),
+        viewers: shared.viewers.load(Relaxed),
+        lost: shared.frames.missed(),
+        rate: view.rate,
+        quantiles: [0.5, 0.99, 0.999].map(|share| view.window.duration(share).map(micros)),
+        errors: view.errors,
+        errors_all: errors(figures.counted),
+        running: figures.counted.in_flight(),
+        column: view.column.as_ref(),
+        open: watched.handle.open(),
+        max: watched.handle.max_connections(),
+        states: states
+            .map(|(state, count)| (state.to_string(), count))
+            .collect(),
+        keep: Keep {
+            requests: figures.counted.requests(),
+            connections: report.connections,
+            per_connection: std::array::from_fn(|at| per_connection[at].load(Relaxed)),
+            depths: sums.depths,
+            closes: report.closed,
         },
-    )
+        time: &view.parts,
+        rejects: lock(&watched.tally.rejects).clone(),
+        lines: shown,
+        lines_skipped: figures.new_lines.saturating_sub(shown.len() as u64),
+        connections: connections(watched.handle.connections()),
+        store: store(shared),
+    };
+    named("frame", &frame)
+}
+
+fn named(name: &str, data: &impl Serialize) -> Event {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Event::new(data).name(name).expect("a name of one line")
 }
 
 /// The busy ones first, then those that came last.
@@ -210,25 +222,6 @@ fn connections(mut views: Vec<ConnView>) -> Vec<Connection> {
         .take(CONNECTIONS)
         .map(Connection::from)
         .collect()
-}
-
-/// Head, ready, each layer's own time, what is inside of them, and the body: of one request, on average.
-fn parts(view: &View, layers: &[Share]) -> Vec<Part> {
-    let [head, ready, answer, body] = view
-        .times
-        .map(|time| time.as_secs_f64() * 1e6 / view.requests.max(1) as f64);
-    let own = |layer: &Share| layer.own.as_secs_f64() * 1e6 / layer.calls.max(1) as f64;
-    let layers: Vec<_> = layers
-        .iter()
-        .map(|layer| (layer.name.to_string(), own(layer)))
-        .collect();
-    let handler = answer - layers.iter().map(|(_, micros)| micros).sum::<f64>();
-    let fixed = |name: &str, micros: f64| (name.to_owned(), micros.max(0.0));
-    let parts = [fixed("head", head), fixed("ready", ready)].into_iter();
-    let parts = parts
-        .chain(layers)
-        .chain([fixed("handler", handler), fixed("body", body)]);
-    parts.map(|(name, micros)| Part { name, micros }).collect()
 }
 
 fn store(shared: &Shared) -> StoreFigures {
@@ -265,10 +258,4 @@ fn phase(phase: Phase) -> &'static str {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// JSON has no line ends outside of strings when it is written like this, so one `data` line will do.
-fn sse(name: &str, data: &impl Serialize) -> Bytes {
-    let data = serde_json::to_string(data).unwrap_or_else(|error| format!("\"{error}\""));
-    format!("event: {name}\ndata: {data}\n\n").into()
 }

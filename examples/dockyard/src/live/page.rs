@@ -4,23 +4,23 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::channel::{Channel, Sender};
 use serde_json::{Value, json};
-use wharf::{ConnInfo, Phase};
+use wharf::ConnInfo;
+use wharf_middleware::sse::Sse;
 
+use super::Live;
 use super::frame::{self, Connection};
-use super::{Live, Shared};
+use super::viewer::Viewer;
 use crate::api::Problem;
 
 const PAGE: &str = include_str!("page.html");
@@ -28,6 +28,8 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The field by which the page shows that it is the page.
 const TOKEN: &str = "x-dockyard-token";
+/// How long the page waits before it comes back.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The page, and what it asks for.
 pub fn routes(live: Live) -> Router {
@@ -59,56 +61,8 @@ async fn frames(
     let shared = live.shared;
     let may_control = shared.watched.controls && is_at_home(info.as_deref(), &fields);
     let hello = frame::hello(&shared, may_control.then_some(token()));
-    let (sender, body) = Channel::<Bytes>::new(1);
-    shared.viewers.fetch_add(1, Relaxed);
-    tokio::spawn(async move {
-        let _left = Leave(shared.clone());
-        let _ = send(&shared, sender, hello).await;
-    });
-    let fields = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (fields, Body::new(body)).into_response()
-}
-
-/// Sends frames until the viewer leaves, or the server has nobody left but viewers. While a viewer is slow its channel is
-/// full, and what comes meanwhile is not for it: it gets the next frame, and how many it has missed.
-async fn send(
-    shared: &Shared,
-    mut sender: Sender<Bytes>,
-    hello: Bytes,
-) -> Result<(), http_body_util::channel::SendError> {
-    let mut frames = shared.frames.subscribe();
-    let mut seen = frames.borrow_and_update().number;
-    sender.send_data(hello).await?;
-    let mut lost = 0;
-    while frames.changed().await.is_ok() {
-        let frame = frames.borrow_and_update().clone();
-        let missed = frame.number - seen - 1;
-        seen = frame.number;
-        if missed > 0 {
-            lost += missed;
-            shared.lost.fetch_add(missed, Relaxed);
-            let event = format!("event: lost\ndata: {lost}\n\n");
-            sender.send_data(event.into()).await?;
-        }
-        sender.send_data(frame.event).await?;
-        let handle = &shared.watched.handle;
-        if handle.phase() >= Phase::Draining && handle.open() <= shared.viewers.load(Relaxed) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Counts a viewer out, however it leaves.
-struct Leave(Arc<Shared>);
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        self.0.viewers.fetch_sub(1, Relaxed);
-    }
+    let events = Sse::new(Viewer::new(shared, hello)).retry(RETRY);
+    events.into_response().map(Body::new)
 }
 
 async fn connection(State(live): State<Live>, Path(id): Path<u64>) -> Result<Json<Value>, Problem> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,8 +19,6 @@ use tokio::task::futures::TaskLocalFuture;
 use tower_layer::Layer;
 use tower_service::Service;
 use wharf::Conn;
-
-use super::latency::Latency;
 
 /// Depths of pipelining that are told apart: 1, 2, 3 to 4, 5 to 8, and so on.
 pub(crate) const DEPTHS: usize = 6;
@@ -47,32 +45,23 @@ pub struct Phases {
 #[derive(Default)]
 struct Shared {
     requests: AtomicU64,
-    running: AtomicU64,
     head: AtomicU64,
     ready: AtomicU64,
     answer: AtomicU64,
     body: AtomicU64,
-    client_errors: AtomicU64,
-    server_errors: AtomicU64,
-    broken_off: AtomicU64,
     depths: [AtomicU64; DEPTHS],
-    latency: Latency,
 }
 
-/// The figures at one time; they only grow, but for `running`.
+/// The times that all requests took together, and how deep they were pipelined.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Measured {
+pub(crate) struct Sums {
+    /// Requests that are over.
     pub(crate) requests: u64,
-    pub(crate) running: u64,
     pub(crate) head: Duration,
     pub(crate) ready: Duration,
     pub(crate) answer: Duration,
     pub(crate) body: Duration,
-    pub(crate) client_errors: u64,
-    pub(crate) server_errors: u64,
-    pub(crate) broken_off: u64,
     pub(crate) depths: [u64; DEPTHS],
-    pub(crate) latency: Vec<u64>,
 }
 
 impl Phases {
@@ -88,21 +77,16 @@ impl Phases {
         }
     }
 
-    pub(crate) fn now(&self) -> Measured {
+    pub(crate) fn now(&self) -> Sums {
         let shared = &self.shared;
         let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
-        Measured {
+        Sums {
             requests: shared.requests.load(Relaxed),
-            running: shared.running.load(Relaxed),
             head: time(&shared.head),
             ready: time(&shared.ready),
             answer: time(&shared.answer),
             body: time(&shared.body),
-            client_errors: shared.client_errors.load(Relaxed),
-            server_errors: shared.server_errors.load(Relaxed),
-            broken_off: shared.broken_off.load(Relaxed),
             depths: std::array::from_fn(|at| shared.depths[at].load(Relaxed)),
-            latency: shared.latency.now(),
         }
     }
 }
@@ -248,7 +232,6 @@ impl<S: Clone> Clone for Phased<S> {
 impl<S, B, R> Service<Request<B>> for Phased<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    R: Body,
 {
     type Response = Response<PhasedBody<R>>;
     type Error = S::Error;
@@ -274,7 +257,6 @@ where
         });
         add(&shared.head, head);
         add(&shared.ready, now.saturating_duration_since(asked));
-        shared.running.fetch_add(1, Relaxed);
         let bucket = depth.max(1).next_power_of_two().trailing_zeros() as usize;
         shared.depths[bucket.min(DEPTHS - 1)].fetch_add(1, Relaxed);
         PhasedFuture {
@@ -283,10 +265,14 @@ where
                 shared: shared.clone(),
                 began: now,
                 answered: None,
-                complete: false,
             }),
         }
     }
+}
+
+fn is_stream<R>(response: &Response<R>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind == "text/event-stream")
 }
 
 fn add(sum: &AtomicU64, time: Duration) {
@@ -299,22 +285,6 @@ struct Record {
     shared: Arc<Shared>,
     began: Instant,
     answered: Option<Instant>,
-    complete: bool,
-}
-
-impl Record {
-    /// The response's head is there, or the error in its place.
-    fn answered<R: Body>(&mut self, response: Option<&Response<R>>) {
-        self.answered = Some(Instant::now());
-        let status = response.map_or(StatusCode::INTERNAL_SERVER_ERROR, Response::status);
-        // Nobody asks a body without content for a frame.
-        self.complete = response.is_none_or(|response| response.body().is_end_stream());
-        if status.is_client_error() {
-            self.shared.client_errors.fetch_add(1, Relaxed);
-        } else if status.is_server_error() {
-            self.shared.server_errors.fetch_add(1, Relaxed);
-        }
-    }
 }
 
 impl Drop for Record {
@@ -323,12 +293,7 @@ impl Drop for Record {
         let answered = self.answered.unwrap_or(now);
         add(&shared.answer, answered - self.began);
         add(&shared.body, now - answered);
-        if !self.complete {
-            shared.broken_off.fetch_add(1, Relaxed);
-        }
-        shared.running.fetch_sub(1, Relaxed);
         shared.requests.fetch_add(1, Relaxed);
-        shared.latency.add(now - self.began);
     }
 }
 
@@ -344,7 +309,6 @@ pin_project! {
 impl<F, R, E> Future for PhasedFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: Body,
 {
     type Output = Result<Response<PhasedBody<R>>, E>;
 
@@ -353,7 +317,11 @@ where
         let answer = ready!(this.call.poll(cx));
         let mut record = this.record.take();
         if let Some(record) = &mut record {
-            record.answered(answer.as_ref().ok());
+            record.answered = Some(Instant::now());
+        }
+        // A stream of events takes as long as somebody listens, which is nobody's time.
+        if answer.as_ref().is_ok_and(is_stream) {
+            record = None;
         }
         Poll::Ready(answer.map(|response| response.map(|body| PhasedBody { body, record })))
     }
@@ -378,13 +346,9 @@ impl<B: Body> Body for PhasedBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let is_over = match &frame {
-            None => true,
-            Some(Ok(_)) => this.body.is_end_stream(),
-            Some(Err(_)) => false,
-        };
-        if is_over && let Some(mut record) = this.record.take() {
-            record.complete = true;
+        let is_over = frame.is_none() || this.body.is_end_stream();
+        if is_over {
+            drop(this.record.take());
         }
         Poll::Ready(frame)
     }

@@ -19,6 +19,8 @@ mod client;
 const BLOBS: u64 = 100;
 /// The largest of them.
 const LARGEST: u64 = 192 * 1024;
+/// Of which type they are.
+const TYPE: &str = "content-type: application/x-object\r\n";
 /// Before it tries again to connect.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -65,21 +67,16 @@ where
 /// Stores blobs, and now and then removes one.
 async fn write(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
     let mut client = Client::connect(address).await?;
+    for number in 0..BLOBS {
+        let path = format!("/b/demo/object-{number:02}");
+        client.ask("PUT", &path, TYPE, &dice.content()).await?;
+    }
     loop {
         let path = dice.blob();
         if dice.chance(5) {
             client.ask("DELETE", &path, "", &[]).await?;
         } else {
-            let size = dice.below(LARGEST) + 1;
-            let content: Vec<u8> = (0..size).map(|_| dice.next() as u8).collect();
-            client
-                .ask(
-                    "PUT",
-                    &path,
-                    "content-type: application/x-object\r\n",
-                    &content,
-                )
-                .await?;
+            client.ask("PUT", &path, TYPE, &dice.content()).await?;
         }
         sleep(Duration::from_millis(50 + dice.below(150))).await;
     }
@@ -167,6 +164,12 @@ impl Dice {
 
     fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
+    }
+
+    /// The content of a blob: many are small, few are large.
+    fn content(&mut self) -> Vec<u8> {
+        let bound = LARGEST >> self.below(8);
+        (0..=self.below(bound)).map(|_| self.next() as u8).collect()
     }
 
     /// One on average, as gaps between independent events are.

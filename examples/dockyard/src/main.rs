@@ -46,7 +46,7 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
         ..Limits::default()
     };
     let facts = banner::facts(&settings, &listening, store.place());
-    print!("{}", Banner::new(&settings, &facts, &limits));
+    let banner = Banner::new(&settings, &facts, &limits).to_string();
 
     // What looks on: each of these is a layer of the stack, and something to read.
     let (phases, timings, metrics) = (Phases::default(), Timings::new(), Metrics::new());
@@ -109,13 +109,15 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
         .layer(ConnInfoLayer)
         .service(api::or_explain(app));
 
-    if settings.demo {
-        demo::start(&settings, &listening)?;
-    }
+    // Ctrl-C and SIGTERM drain; the second one cuts. Each worker accepts for itself and keeps what it accepts.
     let shutdown = Shutdown::on_signals()
         .lame_duck(settings.lame_duck)
         .drain(settings.drain)
         .progress(SECOND, |left| eprintln!("{left}"));
+    if settings.demo {
+        demo::start(&settings, &listening)?;
+    }
+    print!("{banner}");
     let report = server
         .shutdown(shutdown)
         .on_close(move |connection| tally.closed(connection))

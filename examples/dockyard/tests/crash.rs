@@ -54,7 +54,7 @@ fn write_until_it_dies(
         known.attempted.insert(key.clone(), version);
         match client.try_ask("PUT", &path, &[], &content(&key, version)) {
             Ok(answer) if matches!(answer.status, 201 | 204) => {
-                drop(known.acknowledged.insert(key, version))
+                known.acknowledged.insert(key, version);
             }
             Ok(answer) => panic!("{answer:?}"),
             Err(_) => return (known, version + 1),

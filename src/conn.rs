@@ -15,10 +15,12 @@ use tower_service::Service;
 
 use crate::body::Body;
 
+mod closing;
 mod live;
 mod proxied;
 mod report;
 
+pub use closing::Closing;
 pub(crate) use live::{By, Live, Told};
 pub use live::{RequestLine, State};
 pub use proxied::{ProxyClient, ProxyError, ProxyInfo};
@@ -155,10 +157,10 @@ impl ConnInfo {
     }
 }
 
-/// Puts [`ConnInfo`] into the extensions of each request, for code that can't see the body's type: handlers and
+/// Puts [`ConnInfo`] and [`Closing`] into the extensions of each request, for code that can't see the body's type: handlers and
 /// extractors of a framework, layers that are generic over bodies.
 ///
-/// Not done by default: the first extension of a request costs three allocations.
+/// Not done by default: the first extension of a request costs three allocations, the second one more.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -201,6 +203,9 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for WithConnInfo<S> {
     fn call(&mut self, mut request: Request<Body>) -> S::Future {
         if let Some(info) = ConnInfo::of(&request).cloned() {
             request.extensions_mut().insert(info);
+        }
+        if let Some(closing) = Closing::find(&request) {
+            request.extensions_mut().insert(closing);
         }
         self.service.call(request)
     }

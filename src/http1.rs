@@ -25,11 +25,13 @@ use crate::service::{Failed, catch, failure, internal, refusal};
 
 mod connection;
 mod deadline;
+mod end;
 mod exchange;
 mod intake;
 mod local;
 mod pipeline;
 mod refused;
+mod sending;
 mod wire;
 
 use wire::Wire;

@@ -31,8 +31,8 @@ pub mod upgrade;
 
 pub use body::Body;
 pub use conn::{
-    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
-    ProxyInfo, RequestLine, State,
+    Address, CloseReason, Closing, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient,
+    ProxyError, ProxyInfo, RequestLine, State,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{

@@ -6,8 +6,8 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use http::Request;
@@ -16,6 +16,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::conn::{CloseReason, Live, Told};
+
+#[cfg(feature = "hyper-upgrade")]
+pub(crate) mod hyper;
+#[cfg(feature = "websocket")]
+mod websocket;
+
+#[cfg(feature = "websocket")]
+pub use websocket::{NotWebSocket, protocols, websocket};
 
 /// Takes from a request the promise of its socket, if it offers to leave HTTP.
 ///
@@ -139,6 +147,7 @@ pub struct Upgraded {
     early: Bytes,
     live: Arc<Live>,
     told: watch::Receiver<Told>,
+    waiting: Arc<Waiting>,
     _open: oneshot::Sender<Infallible>,
 }
 
@@ -154,16 +163,19 @@ impl Upgraded {
     {
         let (tell, told) = watch::channel(Told::Nothing);
         let (open, closed) = oneshot::channel();
+        let waiting = Arc::new(Waiting::default());
         let kept = Kept {
             live: live.clone(),
             tell,
             closed,
+            waiting: waiting.clone(),
         };
         let upgraded = Self {
             io: Box::new(io),
             early,
             live,
             told,
+            waiting,
             _open: open,
         };
         (upgraded, kept)
@@ -174,6 +186,22 @@ impl Upgraded {
         Stop(self.told.clone())
     }
 
+    /// Whoever is left waiting is woken should the connection be cut.
+    fn poll_io<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        poll: impl FnOnce(Pin<&mut dyn Socket>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.check()?;
+        let polled = poll(Pin::new(&mut *self.io), cx);
+        if polled.is_pending() {
+            self.waiting.leave(side, cx.waker());
+            self.check()?;
+        }
+        polled
+    }
+
     /// Once the connection is cut nothing passes any more.
     fn check(&self) -> io::Result<()> {
         if self.live.told() < Told::Cut {
@@ -181,6 +209,44 @@ impl Upgraded {
         }
         let cut = "the server cut the connection at the end of its shutdown";
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, cut))
+    }
+}
+
+/// Which half of a socket waits: each may have a task of its own.
+#[derive(Clone, Copy)]
+enum Side {
+    Reading,
+    Writing,
+}
+
+/// Who waits for the socket, to be woken when the connection is cut.
+#[derive(Default)]
+struct Waiting([Mutex<Option<Waker>>; 2]);
+
+impl Waiting {
+    fn leave(&self, side: Side, waker: &Waker) {
+        let mut left = self.lock(side);
+        if !left.as_ref().is_some_and(|left| left.will_wake(waker)) {
+            *left = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        for side in [Side::Reading, Side::Writing] {
+            let left = self.lock(side).take();
+            if let Some(waker) = left {
+                waker.wake();
+            }
+        }
+    }
+
+    fn lock(&self, side: Side) -> MutexGuard<'_, Option<Waker>> {
+        let [reading, writing] = &self.0;
+        let left = match side {
+            Side::Reading => reading,
+            Side::Writing => writing,
+        };
+        left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -214,6 +280,7 @@ pub(crate) struct Kept {
     live: Arc<Live>,
     tell: watch::Sender<Told>,
     closed: oneshot::Receiver<Infallible>,
+    waiting: Arc<Waiting>,
 }
 
 impl Kept {
@@ -227,6 +294,7 @@ impl Kept {
                 grows
             });
             if told >= Told::Cut {
+                self.waiting.wake();
                 return Poll::Ready(self.live.told_why());
             }
             let closed = Pin::new(&mut self.closed).poll(cx);
@@ -250,15 +318,15 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
         if !self.early.is_empty() {
+            self.check()?;
             let count = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..count]);
             self.early.advance(count);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        ready!(self.poll_io(cx, Side::Reading, |io, cx| io.poll_read(cx, buf)))?;
         self.live.count_in(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -270,8 +338,7 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| io.poll_write(cx, buf)))?;
         self.live.count_out(written);
         Poll::Ready(Ok(written))
     }
@@ -281,8 +348,9 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| {
+            io.poll_write_vectored(cx, slices)
+        }))?;
         self.live.count_out(written);
         Poll::Ready(Ok(written))
     }
@@ -292,10 +360,10 @@ impl AsyncWrite for Upgraded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.poll_io(cx, Side::Writing, |io, cx| io.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.poll_io(cx, Side::Writing, |io, cx| io.poll_shutdown(cx))
     }
 }

@@ -3,11 +3,15 @@
 //! One layer, one file; each is generic over body types, so that it runs on wharf and under hyper and axum alike.
 //!
 //! - [`access_log`]: a line for each request, when its response has ended, to any writer, never in a worker's way.
+//! - [`conditional`]: ETags and dates, 304 and 412; as a function and as a layer.
+//! - [`decompression_guard`]: what a compressed request may become.
 //! - [`detach`]: handlers that finish although their client is gone.
 //! - [`from_fn`](mod@from_fn): middleware from a function, without boxing or pinning.
 //! - [`keep_alive`]: for how long a connection is kept, said through the fields of the response.
 //! - [`overload`]: an in-flight limit, fixed or found, with a short queue and a quick 503.
+//! - [`range`]: parts of a representation, from memory, a file or a source of one's own.
 //! - [`rate_limit`]: so many requests a client, in bounded memory and without a lock.
+//! - [`sse`]: server-sent events, for one client or for thousands, that resume and never hold up who publishes.
 //! - [`timed`]: where the time of a request goes, layer by layer.
 //! - [`timeout`]: time-outs of the handler, of the whole exchange and of the gap between frames.
 //! - [`trusted_proxies`]: the client's address behind proxies that are trusted, from `Forwarded` or `X-Forwarded-For`.
@@ -15,22 +19,30 @@
 //! To write one of your own, read the [`guide`].
 
 pub mod access_log;
+pub mod conditional;
+pub mod decompression_guard;
 pub mod detach;
 pub mod from_fn;
 pub mod guide;
 pub mod keep_alive;
+mod maybe;
 #[cfg(test)]
 mod mock;
 pub mod overload;
+pub mod range;
 pub mod rate_limit;
+pub mod sse;
 pub mod timed;
 pub mod timeout;
 pub mod trusted_proxies;
 
 pub use access_log::AccessLog;
+pub use conditional::Conditional;
+pub use decompression_guard::DecompressionGuard;
 pub use detach::{Detach, Detached, DetachedFuture};
 pub use from_fn::{Next, from_fn};
 pub use keep_alive::KeepAlive;
+pub use maybe::MaybeBody;
 pub use overload::OverloadLayer;
 pub use rate_limit::RateLimitLayer;
 pub use timed::{Timed, Timings};

@@ -438,14 +438,14 @@ pin_project! {
     /// A timer that is made when something must first be waited for. What is due only ever gets later, so it is set anew
     /// when it has gone off too early, and not for each frame.
     #[derive(Default)]
-    struct Timer {
+    pub(crate) struct Timer {
         #[pin]
         sleep: Option<Sleep>,
     }
 }
 
 impl Timer {
-    fn poll(self: Pin<&mut Self>, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(self: Pin<&mut Self>, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut sleep = self.project().sleep;
         if sleep.is_none() {
             sleep.set(Some(sleep_until(due)));

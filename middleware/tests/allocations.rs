@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use bytes::Bytes;
+use futures_core::Stream;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
@@ -20,7 +21,11 @@ use tower::{Layer, Service, service_fn};
 use tower_layer::Identity;
 use wharf::{Address, Body, BoxError, Conn, ConnInfo, Http};
 use wharf_middleware::keep_alive::Decision;
-use wharf_middleware::{AccessLog, KeepAlive, Next, Timeout, Timings, TrustedProxies, from_fn};
+use wharf_middleware::sse::{Event, Hub};
+use wharf_middleware::{
+    AccessLog, Conditional, DecompressionGuard, KeepAlive, Next, Timeout, Timings, TrustedProxies,
+    from_fn,
+};
 
 /// Requests that let buffers and caches reach their size, and then those that are counted.
 const WARM_UP: u64 = 200;
@@ -35,6 +40,11 @@ const FIRST_EXTENSION: u64 = 3;
 const REQUEST: &[u8] =
     b"GET /path?token=x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nReferer: http://c/\r\n\
     X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Host: a.example\r\n\r\n";
+
+/// One that is told what its client has, and one with a body in a coding.
+const CONDITIONAL: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n";
+const CODED: &[u8] =
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: x\r\nContent-Length: 1\r\n\r\nx";
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
@@ -141,6 +151,12 @@ fn layers_do_not_allocate() {
         0,
         AccessLog::json().to_writer(io::sink()).layer(Hello),
     );
+    expect("Conditional", 0, Conditional.layer(Hello));
+    expect(
+        "DecompressionGuard",
+        0,
+        DecompressionGuard::around(Identity::new()).layer(Hello),
+    );
     expect("KeepAlive", 0, keep_alive().layer(Hello));
     let policy = keep_alive().policy(|_| Decision::ByTheRules);
     expect("KeepAlive with a policy", 0, policy.layer(Hello));
@@ -191,6 +207,48 @@ fn these_do_and_why() {
 }
 
 #[test]
+fn these_do_for_some_requests_and_why() {
+    let conditional = Conditional.layer(Hello);
+    expect_for(
+        CONDITIONAL,
+        "Conditional: a map of the conditions",
+        2,
+        conditional,
+    );
+    let guard = DecompressionGuard::around(Identity::new()).layer(Hello);
+    expect_for(
+        CODED,
+        "DecompressionGuard: a count, and an extension",
+        1 + FIRST_EXTENSION,
+        guard,
+    );
+}
+
+#[test]
+fn an_event_allocates_as_often_for_a_hundred_listeners_as_for_one() {
+    let events = |listeners: usize| {
+        let hub = Hub::new();
+        let mut all: Vec<_> = (0..listeners)
+            .map(|_| Box::pin(hub.subscribe(None)))
+            .collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut publish = || {
+            hub.publish(Event::new("news"));
+            for one in &mut all {
+                assert!(one.as_mut().poll_next(&mut cx).is_ready());
+                assert!(one.as_mut().poll_next(&mut cx).is_pending());
+            }
+        };
+        (0..WARM_UP).for_each(|_| publish());
+        measure(|| (0..COUNTED).for_each(|_| publish())).count_total
+    };
+    let (one, hundred) = (events(1), events(100));
+    println!("{:.2} allocations an event", one as f64 / COUNTED as f64);
+    assert_eq!(one, hundred);
+    assert!(one <= 2 * COUNTED + SLACK, "{one}");
+}
+
+#[test]
 fn what_is_counted_is_what_is_allocated() {
     let allocates = service_fn(|request: Request<Body>| {
         std::hint::black_box(Box::new(request.version()));
@@ -230,7 +288,19 @@ where
     S::Future: Send,
     R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let counted = allocations(service).saturating_sub(allocations(Hello));
+    expect_for(REQUEST, what, allowed, service);
+}
+
+fn expect_for<S, R>(request: &[u8], what: &str, allowed: u64, service: S)
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let counted = allocations_for(request, service).saturating_sub(allocations_for(request, Hello));
     println!(
         "{what}: {:.2} allocations a request",
         counted as f64 / COUNTED as f64
@@ -244,6 +314,18 @@ where
 
 /// What `COUNTED` requests allocate.
 fn allocations<S, R>(service: S) -> u64
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    allocations_for(REQUEST, service)
+}
+
+fn allocations_for<S, R>(request: &[u8], service: S) -> u64
 where
     S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
         + Clone
@@ -266,8 +348,8 @@ where
     let mut client = pin!(client);
     let mut cx = Context::from_waker(Waker::noop());
     let mut exchange = || {
-        let sent = client.as_mut().poll_write(&mut cx, REQUEST);
-        assert!(matches!(sent, Poll::Ready(Ok(count)) if count == REQUEST.len()));
+        let sent = client.as_mut().poll_write(&mut cx, request);
+        assert!(matches!(sent, Poll::Ready(Ok(count)) if count == request.len()));
         // Once for the request, and again where something was pending or the connection yields to be fair.
         for _ in 0..4 {
             assert!(

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, response};
 
 use super::output::{Output, copy};
@@ -124,7 +124,7 @@ pub fn interim(
     let mark = output.mark();
     status_line(status, output);
     for (name, value) in fields {
-        let is_kept = match Special::of(name) {
+        let is_kept = match Special::of(name.as_str()) {
             None | Some(Special::Date) => true,
             Some(_) => false,
         };
@@ -176,11 +176,16 @@ impl Content {
 
 /// `HTTP/1.1`, to a 1.0 client too: the version says what this server is able to, not what the message uses
 /// (RFC 9110 section 2.5).
-#[inline]
+#[inline(always)]
 fn status_line(status: StatusCode, output: &mut Output) {
     if status == StatusCode::OK {
-        return output.put(b"HTTP/1.1 200 OK\r\n");
+        output.put(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        other_status_line(status, output);
     }
+}
+
+fn other_status_line(status: StatusCode, output: &mut Output) {
     output.put(b"HTTP/1.1 ");
     output.put(status.as_str().as_bytes());
     // The space is required even where no reason follows (RFC 9112 section 4).
@@ -213,18 +218,18 @@ enum Special {
 impl Special {
     /// By length first: most names are told apart from all of these without a comparison.
     #[inline(always)]
-    fn of(name: &HeaderName) -> Option<Self> {
-        let (special, is_it) = match name.as_str().len() {
-            4 => (Self::Date, name == header::DATE),
-            7 => (Self::Upgrade, name == header::UPGRADE),
-            10 if name == header::CONNECTION => (Self::Connection, true),
-            10 => (Self::KeepAlive, name.as_str() == "keep-alive"),
-            14 => (Self::ContentLength, name == header::CONTENT_LENGTH),
-            16 => (Self::ProxyConnection, name.as_str() == "proxy-connection"),
-            17 => (Self::TransferEncoding, name == header::TRANSFER_ENCODING),
+    fn of(name: &str) -> Option<Self> {
+        let (special, text) = match name.len() {
+            4 => (Self::Date, "date"),
+            7 => (Self::Upgrade, "upgrade"),
+            10 if name == "connection" => return Some(Self::Connection),
+            10 => (Self::KeepAlive, "keep-alive"),
+            14 => (Self::ContentLength, "content-length"),
+            16 => (Self::ProxyConnection, "proxy-connection"),
+            17 => (Self::TransferEncoding, "transfer-encoding"),
             _ => return None,
         };
-        is_it.then_some(special)
+        (name == text).then_some(special)
     }
 }
 
@@ -237,6 +242,7 @@ fn fields<'a>(
 ) -> Result<Fields<'a>, EncodeError> {
     let mut seen = Fields::default();
     for (name, value) in &head.headers {
+        let name = name.as_str();
         match Special::of(name) {
             None => {}
             Some(Special::Date) if seen.date => continue,
@@ -268,7 +274,7 @@ fn fields<'a>(
                 continue;
             }
         }
-        field(name, value, output)?;
+        line(name.as_bytes(), value.as_bytes(), output)?;
     }
     Ok(seen)
 }
@@ -348,20 +354,27 @@ fn framing(
     Ok(BodyEncoder::new(State::Chunked))
 }
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const CONTENT_LENGTH: &[u8; 16] = b"content-length: ";
 
-#[inline]
-fn content_length(length: u64, output: &mut Output) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(length).as_bytes();
-    let line = output.claim(CONTENT_LENGTH.len() + digits.len() + 2);
-    if let Some((name, rest)) = line.split_first_chunk_mut()
-        && let Some((value, end)) = rest.split_last_chunk_mut()
-    {
-        *name = *CONTENT_LENGTH;
-        copy(value, digits);
-        *end = *b"\r\n";
+#[inline(always)]
+fn content_length(mut length: u64, output: &mut Output) {
+    // From its end, so that name, digits and line end are one piece.
+    const DIGITS: usize = u64::MAX.ilog10() as usize + 1;
+    let mut line = [0; CONTENT_LENGTH.len() + DIGITS + 2];
+    let mut at = line.len() - 2;
+    line[at..].copy_from_slice(b"\r\n");
+    loop {
+        at -= 1;
+        line[at] = b'0' + (length % 10) as u8;
+        length /= 10;
+        if length == 0 {
+            break;
+        }
     }
+    at -= CONTENT_LENGTH.len();
+    line[at..][..CONTENT_LENGTH.len()].copy_from_slice(CONTENT_LENGTH);
+    output.put(&line[at..]);
 }
 
 /// Writes the one `connection` line, if there is something to say (RFC 9112 section 9.3).
@@ -391,21 +404,20 @@ fn connection(
                 (false, false) => {}
             }
             if let Some(value) = fields.keep_alive {
-                line(b"keep-alive", value.as_bytes(), output)?;
+                field(&KEEP_ALIVE, value, output)?;
             }
         }
     }
     Ok(())
 }
 
-#[inline(always)]
 fn field(name: &HeaderName, value: &HeaderValue, output: &mut Output) -> Result<(), EncodeError> {
     line(name.as_str().as_bytes(), value.as_bytes(), output)
 }
 
 /// Writes `name: value` and CR LF. Names are valid by their type; values can be made unchecked, so they are looked at
 /// while they are copied.
-#[inline]
+#[inline(always)]
 fn line(name: &[u8], value: &[u8], output: &mut Output) -> Result<(), EncodeError> {
     let line = output.claim(name.len() + value.len() + 4);
     let (to_name, rest) = line.split_at_mut(name.len());

@@ -115,12 +115,7 @@ impl Framing {
     pub fn field(&mut self, field: Field, value: &[u8]) -> Result<(), Reason> {
         match field {
             Field::Other => {}
-            Field::Host => {
-                let host = target::host(value).ok_or(Reason::Host)?;
-                if self.host.replace(host).is_some() {
-                    return Err(Reason::Host);
-                }
-            }
+            Field::Host => self.host(target::host(value).ok_or(Reason::Host)?)?,
             Field::Connection => self.connection(value),
             Field::ContentLength => {
                 let length = decimal(value).ok_or(Reason::ContentLength)?;
@@ -145,6 +140,15 @@ impl Framing {
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a valid `Host`; more than one is none.
+    #[inline]
+    pub(super) fn host(&mut self, host: Host) -> Result<(), Reason> {
+        match self.host.replace(host) {
+            None => Ok(()),
+            Some(_) => Err(Reason::Host),
+        }
     }
 
     /// The decision, once all fields were told.

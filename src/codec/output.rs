@@ -79,8 +79,20 @@ impl Output {
     ///
     /// Returns the number of bytes appended: what `buf` said to have [remaining](Buf::remaining), or less if it
     /// breaks the contract of [`Buf`] and runs dry early.
-    pub fn put_buf<B: Buf>(&mut self, mut buf: B) -> usize {
+    #[inline(always)]
+    pub fn put_buf<B: Buf>(&mut self, buf: B) -> usize {
         let promised = buf.remaining();
+        // What nearly every response is: a small body in one chunk.
+        match buf.chunk().get(..promised) {
+            Some(whole) if promised < LARGE => {
+                self.put(whole);
+                promised
+            }
+            _ => self.put_chunks(buf, promised),
+        }
+    }
+
+    fn put_chunks<B: Buf>(&mut self, mut buf: B, promised: usize) -> usize {
         let mut left = promised;
         while left > 0 {
             let chunk = buf.chunk();

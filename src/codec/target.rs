@@ -71,7 +71,9 @@ pub fn authority(target: &[u8]) -> Option<Range<usize>> {
 /// [`Reason::Target`], where `http` can't hold it.
 pub fn uri(form: Form, target: Bytes) -> Result<Uri, Reason> {
     let uri = match form {
-        Form::Origin | Form::Asterisk | Form::Authority => Uri::from_maybe_shared(target).ok(),
+        // What `Uri` would find out by itself, for 40 instructions.
+        Form::Origin => PathAndQuery::from_maybe_shared(target).map(Uri::from).ok(),
+        Form::Asterisk | Form::Authority => Uri::from_maybe_shared(target).ok(),
         Form::Absolute => absolute_uri(&target),
     };
     uri.ok_or(Reason::Target)

@@ -65,10 +65,10 @@ pub(super) fn find(
         }
         let slot = Slot::of(line)?;
         if let Some(kept) = lines.find(slot, line) {
-            if kept.known.field != Field::Other {
-                framing
-                    .field(kept.known.field, kept.value.as_bytes())
-                    .ok()?;
+            match (kept.host, kept.known.field) {
+                (Some(host), _) => framing.host(host).ok()?,
+                (None, Field::Other) => {}
+                (None, field) => framing.field(field, kept.value.as_bytes()).ok()?,
             }
             fields.push(Found::Kept(slot));
             at += kept.len();
@@ -110,20 +110,26 @@ fn fresh(input: &[u8], at: usize) -> Option<(Span, usize)> {
 /// `method SP path SP HTTP/1.x CR LF`, and where the next line begins.
 #[inline(always)]
 fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
-    let method_end = match input.first_chunk()? {
-        b"GET " => 3,
-        _ => input.iter().position(|&b| !field::is_tchar(b))?,
+    let method_end = if input.first_chunk()? == b"GET " {
+        3
+    } else {
+        input.iter().position(|&b| !field::is_tchar(b))?
     };
     let target = method_end + 1;
     let [b' ', rest @ ..] = input.get(method_end..)? else {
         return None;
     };
     let target_end = target + target::path_and_query_len(rest)?;
-    let (http10, len) = match input.get(target_end..)?.first_chunk::<11>()? {
-        b" HTTP/1.1\r\n" => (false, 11),
-        b" HTTP/1.0\r\n" => (true, 11),
+    // Two comparisons of eight bytes, where a pattern of eleven would be eleven of one.
+    let version = input.get(target_end..)?.first_chunk::<11>()?;
+    let http10 = match version.last_chunk::<8>()? {
+        end if end == b"TP/1.1\r\n" => false,
+        end if end == b"TP/1.0\r\n" => true,
         _ => return None,
     };
+    if version.first_chunk::<8>()? != b" HTTP/1." {
+        return None;
+    }
     let kind = scan::kind(input.get(..method_end)?);
     // `CONNECT` has no path, and no method has no name.
     if method_end == 0 || kind == Kind::Connect {
@@ -137,7 +143,7 @@ fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
         form: Form::Origin,
         http10,
     };
-    Some((request, target_end + len))
+    Some((request, target_end + version.len()))
 }
 
 /// The place of the value that begins behind a colon, without the white space around it, and the next line's.

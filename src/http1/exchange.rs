@@ -24,6 +24,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    #[inline(always)]
     pub(super) fn new(codec: codec::Exchange, number: u64, parts: &request::Parts) -> Self {
         Self {
             codec,
@@ -53,8 +54,9 @@ impl Exchange {
     }
 
     /// It is over.
+    #[inline]
     pub(super) fn hide(&mut self, live: &Live) {
-        if self.request.take().is_none() {
+        if self.request.is_none() {
             live.show(None);
         }
     }

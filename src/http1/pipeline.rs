@@ -14,13 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::connection::{
-    begin, decode_head, end, make_room, next_head, open, poll_absent, poll_send, poll_service,
-    send_interim, service_failed, turn,
-};
-use super::exchange::{Ending, Exchange, Linger};
-use super::intake::Intake;
-use super::wire::{Stop, Wire};
+use super::connection::Connection;
+use super::exchange::{Ending, Exchange};
+use super::wire::Stop;
 use super::{Http, Reported, Settings};
 use crate::body::Body;
 use crate::codec::{Codec, Head, Length};
@@ -129,7 +125,7 @@ where
 /// Serves a connection to its end, up to `most` of its pipelined requests at a time.
 pub(super) fn serve<Io, C, S, B>(
     conn: Conn<Io>,
-    mut codec: C,
+    codec: C,
     mut service: S,
     settings: Arc<Settings>,
     most: usize,
@@ -142,50 +138,15 @@ where
     B: http_body::Body,
     B::Error: Into<BoxError>,
 {
-    let mut wire = settings.wire(conn);
-    let mut intake = Intake::default();
+    let mut connection = Connection::new(conn, codec, settings);
     async move {
         let ending = loop {
-            let turn = turn_shared(
-                &mut wire,
-                &mut codec,
-                &mut service,
-                &mut intake,
-                &settings,
-                most,
-            );
-            if let Err(ending) = turn.await {
+            if let Err(ending) = connection.turn_shared(&mut service, most).await {
                 break ending;
             }
         };
-        end(wire, &mut codec, ending, &settings).await
+        Box::pin(connection.end(ending)).await
     }
-}
-
-/// The turn of one request, or of several.
-async fn turn_shared<Io, C, S, B>(
-    wire: &mut Wire<Io>,
-    codec: &mut C,
-    service: &mut S,
-    intake: &mut Intake<C::Decoder>,
-    settings: &Settings,
-    most: usize,
-) -> Result<(), Ending>
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-    C: Codec,
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body,
-    B::Error: Into<BoxError>,
-{
-    make_room(wire, settings).await?;
-    let head = next_head(wire, codec, intake, settings).await?;
-    if may_share(&head, &wire.desk().parts.method) {
-        return share(wire, codec, service, intake, settings, (most, head)).await;
-    }
-    intake.ahead = Some(Box::new(head));
-    turn(wire, codec, service, intake, settings).await
 }
 
 /// Whether the request may be handled beside others: nobody can tell in which order that happened
@@ -194,68 +155,79 @@ fn may_share<D>(head: &Head<D>, method: &Method) -> bool {
     method.is_safe() && head.length == Length::Known(0) && !head.exchange.upgrade
 }
 
-/// Answers a request, and those that come behind it and may share its turn.
-async fn share<Io, C, S, B>(
-    wire: &mut Wire<Io>,
-    codec: &mut C,
-    service: &mut S,
-    intake: &mut Intake<C::Decoder>,
-    settings: &Settings,
-    (most, first): (usize, Head<C::Decoder>),
-) -> Result<(), Ending>
+impl<Io, C> Connection<Io, C>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
     C: Codec,
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body,
-    B::Error: Into<BoxError>,
 {
-    wire.leave_phase();
-    wire.live().count_request();
-    let number = wire.live().requests();
-    let mut exchange = Exchange::new(first.exchange, number, &wire.desk().parts);
-    let ready = wire
-        .until(|cx, wire| poll_service(cx, wire, service, &mut exchange, settings))
-        .await;
-    if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
-        return Err(service_failed(wire, codec, exchange, failed, settings));
+    /// The turn of one request, or of several.
+    async fn turn_shared<S, B>(&mut self, service: &mut S, most: usize) -> Result<(), Ending>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        if self.owes_too_much() {
+            self.make_room().await?;
+        }
+        let head = self.next_head().await?;
+        if may_share(&head, &self.wire.desk().parts.method) {
+            return self.share(service, most, head).await;
+        }
+        self.intake.ahead = Some(Box::new(head));
+        self.turn(service).await
     }
-    wire.leave_phase();
 
-    let mut line = Line::new(most);
-    line.call(wire, service, intake, (exchange, first.decoder));
-    loop {
-        make_room(wire, settings).await?;
-        let (mut exchange, answer) = wire
-            .until(|cx, wire| line.poll_front(cx, wire, codec, service, intake))
-            .await?;
-        let mut sending = pin!(begin(wire, codec, intake, &mut exchange, settings, answer)?);
-        if let Some(mut sending) = sending.as_mut().as_pin_mut() {
-            wire.until(|cx, wire| {
-                line.poll_calls(cx);
-                poll_send(
-                    cx,
-                    sending.as_mut(),
-                    wire,
-                    codec,
-                    intake,
-                    &mut exchange,
-                    settings,
-                )
-            })
-            .await??;
+    /// Answers a request, and those that come behind it and may share its turn.
+    async fn share<S, B>(
+        &mut self,
+        service: &mut S,
+        most: usize,
+        first: Head<C::Decoder>,
+    ) -> Result<(), Ending>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        let mut exchange = self.start(first.exchange);
+        let ready = self
+            .until(|cx, this| this.poll_service(cx, service, &mut exchange))
+            .await;
+        if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
+            return Err(self.service_failed(exchange, failed));
         }
-        exchange.hide(wire.live());
-        if let Some(why) = exchange.closes() {
-            return Err(Ending::Close {
-                linger: Linger::after(&why, wire.has_input()),
-                why,
+        self.wire.leave_phase();
+
+        let mut line = Line::new(most);
+        line.call(self, service, exchange, first.decoder);
+        loop {
+            if self.owes_too_much() {
+                self.make_room().await?;
+            }
+            let (mut exchange, answer) = self
+                .until(|cx, this| line.poll_front(cx, this, service))
+                .await?;
+            let mut sending = pin!(match answer {
+                Ok(response) => self.begin(&mut exchange, response)?,
+                Err(failed) => self.fail(&mut exchange, failed)?,
             });
-        }
-        wire.be_fair().await?;
-        if line.places.is_empty() {
-            return line.refused.map_or(Ok(()), Err);
+            if let Some(mut sending) = sending.as_mut().as_pin_mut() {
+                self.until(|cx, this| {
+                    line.poll_calls(cx);
+                    this.poll_send(cx, sending.as_mut(), &mut exchange)
+                })
+                .await??;
+            }
+            self.finish(exchange)?;
+            if self.wire.had_its_share() {
+                self.give_way().await?;
+            }
+            if line.places.is_empty() {
+                return line.refused.map_or(Ok(()), Err);
+            }
         }
     }
 }
@@ -297,19 +269,21 @@ where
     }
 
     /// Calls the service, which is ready, with the request whose head was decoded last.
-    fn call<Io, D, S>(
+    fn call<Io, C, S>(
         &mut self,
-        wire: &mut Wire<Io>,
+        connection: &mut Connection<Io, C>,
         service: &mut S,
-        intake: &mut Intake<D>,
-        (mut exchange, decoder): (Exchange, D),
+        mut exchange: Exchange,
+        decoder: C::Decoder,
     ) where
         Io: AsyncRead + AsyncWrite + Unpin,
-        D: crate::codec::DecodeBody,
+        C: Codec,
         S: Service<Request<Body>, Future = F, Error = E, Response = Response<B>>,
     {
+        // Nothing behind a request that asked for close is served (RFC 9112 section 9.6).
+        self.is_closed |= exchange.codec.close.is_some();
         let none = Length::Known(0);
-        let call = catch(|| service.call(open(wire, intake, &mut exchange, none, decoder)));
+        let call = catch(|| service.call(connection.open(&mut exchange, none, decoder)));
         let call = match call {
             Ok(call) => Call::Running(Box::pin(call)),
             Err(panicked) => Call::Done(Err(Failed::Panicked(panicked))),
@@ -321,10 +295,8 @@ where
     fn poll_front<Io, C, S>(
         &mut self,
         cx: &mut Context<'_>,
-        wire: &mut Wire<Io>,
-        codec: &mut C,
+        connection: &mut Connection<Io, C>,
         service: &mut S,
-        intake: &mut Intake<C::Decoder>,
     ) -> Poll<Result<Answered<B>, Stop>>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
@@ -332,7 +304,7 @@ where
         S: Service<Request<Body>, Future = F, Error = E, Response = Response<B>>,
     {
         loop {
-            while self.has_room() && self.join(cx, wire, codec, service, intake) {}
+            while self.has_room() && self.join(cx, connection, service) {}
             self.poll_calls(cx);
             if let Some(answered) = self.take_front() {
                 return Poll::Ready(Ok(answered));
@@ -340,16 +312,16 @@ where
             let Some(front) = self.places.front_mut() else {
                 return Poll::Pending;
             };
-            if wire.live().expects_mail() {
-                let mail = wire.live().take_mail();
-                send_interim(wire, codec, &front.exchange, mail);
+            if connection.wire.live().expects_mail() {
+                let mail = connection.wire.live().take_mail();
+                connection.send_interim(&front.exchange, mail);
             }
-            front.exchange.show(wire.live());
-            wire.show(State::Handling);
-            if !self.has_room() || wire.is_eof() {
-                return poll_absent(cx, wire, intake);
+            front.exchange.show(connection.wire.live());
+            connection.wire.show(State::Handling);
+            if !self.has_room() || connection.wire.is_eof() {
+                return connection.poll_absent(cx);
             }
-            if wire.poll_fill(cx)?.is_pending() {
+            if connection.wire.poll_fill(cx)?.is_pending() {
                 return Poll::Pending;
             }
         }
@@ -363,17 +335,15 @@ where
     fn join<Io, C, S>(
         &mut self,
         cx: &mut Context<'_>,
-        wire: &mut Wire<Io>,
-        codec: &mut C,
+        connection: &mut Connection<Io, C>,
         service: &mut S,
-        intake: &mut Intake<C::Decoder>,
     ) -> bool
     where
         Io: AsyncRead + AsyncWrite + Unpin,
         C: Codec,
         S: Service<Request<Body>, Future = F, Error = E, Response = Response<B>>,
     {
-        let head = match decode_head(wire, codec) {
+        let head = match connection.decode_head() {
             Ok(None) => return false,
             Ok(Some(head)) => head,
             Err(refused) => {
@@ -382,25 +352,22 @@ where
                 return false;
             }
         };
-        let parts = &wire.desk().parts;
-        let ready = if may_share(&head, &parts.method) {
+        let ready = if may_share(&head, &connection.wire.desk().parts.method) {
             catch(|| service.poll_ready(cx))
         } else {
             Ok(Poll::Pending)
         };
         if let Ok(Poll::Pending) = ready {
             self.is_closed = true;
-            intake.ahead = Some(Box::new(head));
+            connection.intake.ahead = Some(Box::new(head));
             return false;
         }
-        wire.live().count_request();
-        let number = wire.live().requests();
-        let mut exchange = Exchange::new(head.exchange, number, &wire.desk().parts);
+        let mut exchange = connection.start(head.exchange);
         let failed = match ready {
             Ok(Poll::Ready(Err(error))) => Failed::Error(error.into()),
             Err(panicked) => Failed::Panicked(panicked),
             Ok(_) => {
-                self.call(wire, service, intake, (exchange, head.decoder));
+                self.call(connection, service, exchange, head.decoder);
                 return true;
             }
         };

@@ -3,15 +3,14 @@
 //! Before it gives up the thread it sends what is owed, looks at the clock and asks what the server wants.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, request};
+use http::{HeaderMap, Request, request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
@@ -55,6 +54,8 @@ pub(super) struct Wire<Io> {
     desk: Option<Box<Desk>>,
     deadline: Deadline,
     live: Arc<Live>,
+    /// The task that the connection is in, which timer and server wake.
+    task: Option<Waker>,
     /// How long the connection may be idle, where a response said so.
     idle_timeout: Option<Duration>,
     /// When the connection has been kept for long enough.
@@ -98,6 +99,7 @@ where
             desk: None,
             deadline: Deadline::new(limits),
             live,
+            task: None,
             idle_timeout: None,
             retires,
             told: Told::Nothing,
@@ -113,33 +115,19 @@ where
         }
     }
 
-    /// The one place that waits. `step` is polled until it is ready; each time it isn't, what is owed is sent, the
-    /// deadlines are looked at, and only then the thread is given up.
-    #[inline(always)]
-    pub(super) async fn until<T>(
-        &mut self,
-        mut step: impl FnMut(&mut Context<'_>, &mut Self) -> Poll<Result<T, Stop>>,
-    ) -> Result<T, Stop> {
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(ready) = step(cx, self) {
-                    return Poll::Ready(ready);
-                }
-                match self.park(cx) {
-                    Park::Wait => return Poll::Pending,
-                    Park::Again => {}
-                    Park::Stop(stop) => return Poll::Ready(Err(stop)),
-                }
-            }
-        })
-        .await
-    }
-
-    fn park(&mut self, cx: &mut Context<'_>) -> Park {
+    /// What comes before each wait: what is owed is sent, the deadlines are looked at. Only [`Connection::until`] waits.
+    ///
+    /// [`Connection::until`]: super::connection::Connection::until
+    pub(super) fn park(&mut self, cx: &mut Context<'_>) -> Park {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Park::Stop(error.into());
         }
-        let (told, has_mail) = self.live.watch(cx);
+        let stays = self.stays(cx);
+        if !stays {
+            self.task = Some(cx.waker().clone());
+            self.deadline.has_moved();
+        }
+        let (told, has_mail) = self.live.watch_on(cx, stays);
         if has_mail && !std::mem::replace(&mut self.has_mail, true) {
             return Park::Again;
         }
@@ -166,6 +154,14 @@ where
         self.has_mail = false;
         (self.requests, self.bytes_read, self.bytes_written) = (0, 0, 0);
         Park::Wait
+    }
+
+    /// The task is the one in which this waited the last time.
+    #[inline]
+    pub(super) fn stays(&self, cx: &Context<'_>) -> bool {
+        self.task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
     }
 
     /// Reads once, into at least `least` bytes of room; 0 is the peer's end.
@@ -210,10 +206,16 @@ where
     }
 
     /// Writes what is owed.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(desk) = &mut self.desk else {
+        if self.owed() == 0 && !self.unflushed {
             return Poll::Ready(Ok(()));
-        };
+        }
+        self.poll_flush_owed(cx)
+    }
+
+    fn poll_flush_owed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let desk = self.desk.get_or_insert_with(Desk::take);
         while !desk.output.is_empty() {
             match poll_write(&mut self.io, &mut desk.output, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -225,7 +227,7 @@ where
                         let now = *self.now.get_or_insert_with(Instant::now);
                         self.deadline.writing.rest(now);
                         if desk.output.is_empty() {
-                            self.deadline.writing.forgive();
+                            self.deadline.writing.forgive(&self.deadline.patience);
                         }
                     }
                     self.deadline.writing.earn(written);
@@ -233,7 +235,7 @@ where
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let now = *self.now.get_or_insert_with(Instant::now);
-                    self.deadline.writing.wait(now);
+                    self.deadline.writing.wait(now, &self.deadline.patience);
                     return Poll::Pending;
                 }
             }
@@ -263,28 +265,11 @@ where
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    /// Lets other tasks of the thread run, if this one has had its share and there is more for it to do.
-    pub(super) async fn be_fair(&mut self) -> Result<(), Stop> {
+    /// An exchange is over: whether other tasks of the thread should run before the next, if there is one.
+    #[inline]
+    pub(super) fn had_its_share(&mut self) -> bool {
         self.requests += 1;
-        let had_its_share = self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES;
-        if had_its_share && !self.desk().input.is_empty() {
-            self.give_way().await
-        } else {
-            Ok(())
-        }
-    }
-
-    #[cold]
-    async fn give_way(&mut self) -> Result<(), Stop> {
-        let mut gave_way = false;
-        self.until(|cx, _| {
-            if std::mem::replace(&mut gave_way, true) {
-                return Poll::Ready(Ok(()));
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await
+        (self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES) && self.has_input()
     }
 
     /// A long answer has had its share of the thread: whoever sees this wakes itself and waits.
@@ -380,7 +365,7 @@ where
     /// The client's move: more of a body that is wanted.
     pub(super) fn wait_for_body(&mut self) {
         let now = self.now();
-        self.deadline.reading.wait(now);
+        self.deadline.reading.wait(now, &self.deadline.patience);
     }
 
     /// The client moved, or its body isn't wanted any more.
@@ -400,7 +385,7 @@ where
     /// Another request body begins.
     pub(super) fn restart_reading(&mut self) {
         self.body_late = false;
-        self.deadline.reading.restart();
+        self.deadline.reading.restart(&self.deadline.patience);
     }
 
     pub(super) fn body_is_late(&mut self) -> bool {
@@ -435,7 +420,8 @@ where
     Poll::Ready(Ok(written))
 }
 
-enum Park {
+/// Whether to wait.
+pub(super) enum Park {
     Wait,
     Again,
     Stop(Stop),
@@ -461,6 +447,24 @@ impl Desk {
         })
     }
 
+    /// The head that was decoded; the next one finds its place empty.
+    #[inline]
+    pub(super) fn take_parts(&mut self) -> request::Parts {
+        std::mem::replace(&mut self.parts, empty_parts())
+    }
+
+    /// Keeps a field map that nobody needs any more for the next head, if it is larger than what there is and that
+    /// isn't in use by a head that was read ahead. Saves two allocations a request, or 264 instructions.
+    #[inline(always)]
+    pub(super) fn keep_fields(&mut self, mut fields: HeaderMap) {
+        const MOST: usize = 128;
+        let next = &mut self.parts.headers;
+        if fields.capacity() > next.capacity() && fields.capacity() <= MOST && next.is_empty() {
+            fields.clear();
+            *next = fields;
+        }
+    }
+
     fn give_back(self: Box<Self>) {
         if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
             return;
@@ -474,6 +478,6 @@ impl Desk {
 }
 
 /// A request head to be filled.
-pub(super) fn empty_parts() -> request::Parts {
+fn empty_parts() -> request::Parts {
     Request::new(()).into_parts().0
 }

@@ -41,7 +41,7 @@ impl EncodeBody for BodyEncoder {
         !matches!(self.0, State::UntilClose)
     }
 
-    #[inline]
+    #[inline(always)]
     fn data<B: Buf>(&mut self, data: B, output: &mut Output) -> Result<(), EncodeError> {
         let count = data.remaining();
         if count == 0 {
@@ -49,10 +49,16 @@ impl EncodeBody for BodyEncoder {
             return Ok(());
         }
         match &mut self.0 {
+            // What nearly every response is: all that was declared at once.
+            State::Known(left) if *left == count as u64 => {
+                let written = output.put_buf(data);
+                *left -= written as u64;
+                whole(written, count)
+            }
             State::Silent => Ok(()),
             State::Known(left) => known(left, data, count, output),
             State::Chunked => chunk(data, count, output),
-            State::UntilClose => whole(output.put_buf(data), count),
+            State::UntilClose => until_close(data, count, output),
         }
     }
 
@@ -88,7 +94,6 @@ impl EncodeBody for BodyEncoder {
     }
 }
 
-#[inline]
 fn known<B: Buf>(
     left: &mut u64,
     data: B,
@@ -124,6 +129,10 @@ fn chunk<B: Buf>(data: B, count: usize, output: &mut Output) -> Result<(), Encod
     whole(output.put_buf(data), count)?;
     output.put(b"\r\n");
     Ok(())
+}
+
+fn until_close<B: Buf>(data: B, count: usize, output: &mut Output) -> Result<(), EncodeError> {
+    whole(output.put_buf(data), count)
 }
 
 /// A `Buf` that has less than it said has made the body shorter than declared.

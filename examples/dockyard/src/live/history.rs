@@ -196,16 +196,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rates_are_those_of_the_last_second_and_quantiles_of_the_last_ten() {
         let metrics = Metrics::new();
-        let sleeper = service_fn(|request: Request<Duration>| async move {
-            tokio::time::sleep(*request.body()).await;
+        let sleeper = service_fn(|request: Request<String>| async move {
+            let millis = request.body().parse().unwrap();
+            tokio::time::sleep(Duration::from_millis(millis)).await;
             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("x")))
         });
         let app = ServiceBuilder::new()
             .layer(metrics.clone())
             .service(sleeper);
         let mut history = History::default();
-        let ask = async |millis| {
-            let request = Request::new(Duration::from_millis(millis));
+        let ask = async |millis: u64| {
+            let request = Request::new(millis.to_string());
             let response = app.clone().oneshot(request).await.unwrap();
             response.into_body().collect().await.unwrap();
         };

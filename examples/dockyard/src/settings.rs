@@ -27,6 +27,11 @@ pub struct Settings {
     /// Keep blobs in memory only
     #[arg(long)]
     pub memory: bool,
+    /// Keep blobs in a bucket of an S3-compatible service instead: http(s)://host/bucket, with credentials and region
+    /// as the AWS tools have them in the environment
+    #[cfg(feature = "s3")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["store", "memory"])]
+    pub s3: Option<String>,
     /// Bytes to keep; beyond that, what was not used for longest goes
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub budget: Size,
@@ -102,6 +107,10 @@ impl Settings {
     ///
     /// A sentence that says what is in the way.
     pub fn open_store(&self, changes: Changes) -> Result<Store, BoxError> {
+        #[cfg(feature = "s3")]
+        if let Some(bucket) = &self.s3 {
+            return self.open_bucket(bucket, changes);
+        }
         let folder = match (&self.store, self.memory) {
             (_, true) => None,
             (Some(folder), _) => Some(folder.clone()),
@@ -114,6 +123,20 @@ impl Settings {
             ..embedded::Settings::default()
         };
         Ok(std::sync::Arc::new(Embedded::open(settings, changes)?))
+    }
+
+    #[cfg(feature = "s3")]
+    fn open_bucket(&self, bucket: &str, changes: Changes) -> Result<Store, BoxError> {
+        use crate::store::s3::{self, S3};
+        let variable = |name: &str| std::env::var(name).ok();
+        let settings = s3::Settings {
+            bucket: bucket.to_owned(),
+            region: variable("AWS_REGION").unwrap_or_else(|| "us-east-1".into()),
+            credentials: s3::credentials(variable)?,
+            largest: self.largest.0,
+            scratch: None,
+        };
+        Ok(std::sync::Arc::new(S3::new(settings, changes)?))
     }
 
     /// The layer that bounds the requests at a time. Those of who runs it go through, also under load.

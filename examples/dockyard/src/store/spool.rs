@@ -1,8 +1,9 @@
 //! An upload while it comes in: hashed on the way, in memory while it is small, in a temporary file beyond that. It is
 //! no blob yet: dropped, nothing is left of it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,9 +37,15 @@ pub struct TemporaryFile {
 }
 
 impl TemporaryFile {
-    pub(crate) fn new(file: File, id: u64, path: PathBuf) -> Self {
-        let path = Some(path);
-        Self { file, id, path }
+    /// Makes a file where none is, for reading and writing, that nobody else may read.
+    pub(crate) fn make(path: PathBuf, id: u64) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create_new(true).mode(0o600);
+        Ok(Self {
+            file: options.open(&path)?,
+            id,
+            path: Some(path),
+        })
     }
 
     /// Moves it to where it is to stay.
@@ -57,6 +64,30 @@ impl Drop for TemporaryFile {
             // What can't be removed now is removed when the store is opened again.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Temporary files for uploads that go elsewhere in the end, in any folder.
+#[cfg(feature = "s3")]
+pub(crate) struct Scratch {
+    folder: PathBuf,
+}
+
+#[cfg(feature = "s3")]
+impl Scratch {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+}
+
+#[cfg(feature = "s3")]
+impl MakeFile for Scratch {
+    fn make(&self) -> Result<TemporaryFile, StoreError> {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Relaxed);
+        let name = format!("dockyard-{}-{id}", std::process::id());
+        Ok(TemporaryFile::make(self.folder.join(name), id)?)
     }
 }
 

@@ -2,7 +2,7 @@
 //! changes; the index alone says whether a blob needs it.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -98,8 +98,7 @@ impl MakeFile for Files {
         self.room()?;
         let id = self.next.fetch_add(1, Relaxed);
         let path = self.incoming.join(format!("{id:016x}"));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(TemporaryFile::new(file?, id, path))
+        Ok(TemporaryFile::make(path, id)?)
     }
 }
 

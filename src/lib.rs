@@ -46,7 +46,7 @@ pub use per_peer::PerPeer;
 #[cfg(feature = "proxy-protocol")]
 pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
-pub use server::{ConnView, Handle, Phase, Server};
+pub use server::{ConnView, Handle, Phase, Server, Traffic};
 pub use shutdown::{Report, Shutdown};
 
 /// The README's examples, compiled with the doc tests.

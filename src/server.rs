@@ -30,7 +30,7 @@ use accept::{Accept, Pace, Turns};
 use open::{OnClose, Open, Task};
 use steps::{Step, Steps};
 
-pub use handle::{ConnView, Handle, Phase};
+pub use handle::{ConnView, Handle, Phase, Traffic};
 
 /// How long an idle connection is left open when the server stops, for a request that is on its way; at most half of
 /// the time there is.

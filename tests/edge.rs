@@ -231,6 +231,18 @@ async fn a_handle_shows_what_is_open_and_doing_what() {
 }
 
 #[tokio::test]
+async fn traffic_counts_what_is_open_and_what_has_ended_alike() {
+    let harness = Harness::new(Http::new(), |server| server);
+    let idle = harness.idle().await;
+    let open = harness.handle.traffic();
+    assert_eq!((open.connections, open.requests), (1, 1));
+    assert!(open.bytes_in > 0 && open.bytes_out > 0, "{open:?}");
+    drop(idle);
+    harness.closed(1).await;
+    assert_eq!(harness.handle.traffic(), open);
+}
+
+#[tokio::test]
 async fn a_handle_closes_politely_and_aborts_at_once() {
     let harness = Harness::new(Http::new(), |server| server);
     let mut idle = harness.idle().await;

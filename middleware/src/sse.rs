@@ -29,19 +29,19 @@
 //! hub.publish(Event::new("12.5").name("price")?);
 //! # let mut body = std::pin::pin!(response.into_body());
 //! # let frame = body.frame().await.unwrap()?.into_data().unwrap();
-//! # assert!(frame.starts_with(b"event: price\ndata: 12.5\nid: "));
+//! # assert!(frame.starts_with(b"data: 12.5\nevent: price\nid: "));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! **Shutdown.** A stream of events has no end of its own. On wharf it ends when its connection is asked to close: in the drain of
-//! a shutdown, by [`Handle::close`](wharf::Handle::close), or for want of room (behind layers that replace the request's
-//! body: with [`wharf::ConnInfoLayer`] outside of them). The client comes back with its `Last-Event-ID`, to whoever serves
-//! then. On any other server call [`Hub::close`] when it begins to shut down.
+//! **Shutdown.** A stream of events has no end of its own. On wharf it ends when its connection is asked to close: in the
+//! drain of a shutdown, by [`Handle::close`](wharf::Handle::close), or for want of room (behind layers that replace the
+//! request's body: with [`wharf::ConnInfoLayer`] outside of them). The client comes back with its `Last-Event-ID`, to
+//! whoever serves then. On any other server call [`Hub::close`] when it begins to shut down.
 //!
-//! A heartbeat finds out that a client has gone although its network never said so, and keeps proxies from closing what they take for
-//! idle. Keep time-outs of the [exchange](crate::Timeout::exchange) and of the [gap](crate::Timeout::gap) away from
-//! these responses, or longer than that.
+//! A heartbeat finds out that a client has gone although its network never said so, and keeps proxies from closing what
+//! they take for idle. Keep a time-out of the [exchange](crate::Timeout::exchange) away from these responses, and one of
+//! the [gap](crate::Timeout::gap) longer than the heartbeat.
 
 mod body;
 mod event;

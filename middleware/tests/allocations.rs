@@ -1,7 +1,6 @@
 //! How often a layer allocates for a request: not at all, unless it is named here with its reason. Counted on wharf, over
-//! one connection in memory that is polled by hand, as the difference to the same service without the layer.
-//!
-//! `Detach` isn't here: each call is a task, which is what it is for, and tasks don't run by hand.
+//! one connection in memory that is polled by hand, as the difference to the same service without the layer. What the
+//! limits take in all is in `allocations_limits.rs`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -23,8 +22,8 @@ use wharf::{Address, Body, BoxError, Conn, ConnInfo, Http};
 use wharf_middleware::keep_alive::Decision;
 use wharf_middleware::sse::{Event, Hub};
 use wharf_middleware::{
-    AccessLog, Conditional, DecompressionGuard, KeepAlive, Next, Timeout, Timings, TrustedProxies,
-    from_fn,
+    AccessLog, Conditional, DecompressionGuard, Detach, Health, KeepAlive, Metrics, Next,
+    OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
 };
 
 /// Requests that let buffers and caches reach their size, and then those that are counted.
@@ -36,6 +35,11 @@ const SLACK: u64 = 40;
 
 /// The first extension of a request allocates its map, the map its table, and the value's box.
 const FIRST_EXTENSION: u64 = 3;
+
+/// The text, and the fields' map with its table.
+const PROBE: u64 = 3;
+
+const TIME: Duration = Duration::from_secs(60);
 
 const REQUEST: &[u8] =
     b"GET /path?token=x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nReferer: http://c/\r\n\
@@ -165,12 +169,70 @@ fn layers_do_not_allocate() {
         0,
         timings.timed("nothing", Identity::new()).layer(Hello),
     );
+    expect("Metrics", 0, Metrics::new().layer(Hello));
+    let many = RateLimitLayer::new(1_000_000, Duration::from_secs(1));
+    expect("RateLimit", 0, many.without_fields().layer(Hello));
+    expect("Overload", 0, OverloadLayer::adaptive().layer(Hello));
+    let asked = Health::new().check("store", TIME, async || Ok::<_, Infallible>(()));
+    expect("Health, for what is no probe", 0, asked.layer(Hello));
 }
 
 #[test]
 fn a_time_out_that_has_to_wait_does_not_allocate_either() {
     let bare = allocations(Late);
     assert_eq!(allocations(all_times().layer(Late)).saturating_sub(bare), 0);
+}
+
+#[test]
+fn metrics_take_half_a_mib_and_no_more() {
+    let mut kept = None;
+    let memory = measure(|| {
+        let metrics = Metrics::new();
+        drop(metrics.layer(Bare).call(Request::new(Body::empty())));
+        kept = Some(metrics);
+    });
+    println!("Metrics: {} bytes", memory.bytes_current);
+    assert!(
+        (400 << 10..=512 << 10).contains(&memory.bytes_current),
+        "{memory:?}"
+    );
+    drop(kept);
+}
+
+#[test]
+fn a_probe_in_a_storm_is_a_text_and_its_fields() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let health = Health::new()
+        .keep(TIME)
+        .check("store", TIME, async || Ok::<_, Infallible>(()));
+    let mut probe = health.readiness();
+    let counted = repeated(|| {
+        let response = runtime.block_on(async { probe.call(Request::new(())).await });
+        assert!(response.is_ok_and(|response| response.status() == 200));
+    });
+    println!(
+        "Health, for a probe: {:.2} allocations",
+        counted as f64 / COUNTED as f64
+    );
+    assert!(counted <= PROBE * COUNTED, "{counted}");
+}
+
+#[test]
+fn a_detached_call_is_one_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let (mut bare, mut detached) = (Hello, Detach.layer(Hello));
+    let runtime = &runtime;
+    let without = repeated(|| drop(runtime.block_on(async { bare.call(Request::new(())).await })));
+    let with = repeated(|| drop(runtime.block_on(async { detached.call(Request::new(())).await })));
+    println!("Detach: {} allocations", with - without);
+    assert!(
+        (COUNTED..=COUNTED + SLACK).contains(&(with - without)),
+        "{with} {without}"
+    );
 }
 
 #[test]
@@ -257,13 +319,19 @@ fn what_is_counted_is_what_is_allocated() {
     expect("a box", 1, allocates);
 }
 
+/// What `COUNTED` calls allocate.
+fn repeated(mut call: impl FnMut()) -> u64 {
+    (0..WARM_UP).for_each(|_| call());
+    measure(|| (0..COUNTED).for_each(|_| call())).count_total
+}
+
 fn all_times() -> Timeout {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     Timeout::new().handler(time).exchange(time).gap(time)
 }
 
 fn keep_alive() -> KeepAlive {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     let bounded = KeepAlive::new().max_requests(u64::MAX).max_age(100 * time);
     bounded
         .jitter(0.1)

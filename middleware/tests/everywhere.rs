@@ -18,11 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tower::{Layer, Service, service_fn};
 use tower_http::decompression::RequestDecompressionLayer;
 use tower_layer::Identity;
+use wharf_middleware::metrics::StatusClass;
 use wharf_middleware::range::{self, RangeBody};
 use wharf_middleware::sse::{Event, Hub, Sse, Subscription};
 use wharf_middleware::{
-    AccessLog, ClientAddress, Conditional, Deadline, DecompressionGuard, Detach, KeepAlive, Next,
-    OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
+    AccessLog, ClientAddress, Conditional, Deadline, DecompressionGuard, Detach, Health, KeepAlive,
+    Metrics, Next, OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
 };
 
 /// What a client heard: the answer's head and its body, which is what the innermost service knew of the request.
@@ -179,6 +180,22 @@ everywhere!(
 );
 
 everywhere!(
+    health,
+    || Health::new().paths("/", "/livez"),
+    async |heard: Heard| assert_eq!(heard.body, "ready\n")
+);
+
+everywhere!(
+    metrics,
+    || METRICS.with(Metrics::clone),
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let counted = METRICS.with(Metrics::snapshot);
+        assert_eq!(counted.of_class(StatusClass::Success), 1);
+    }
+);
+
+everywhere!(
     access_log,
     || {
         let written = Arc::new(Mutex::new(Vec::new()));
@@ -261,6 +278,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 // Each test has a thread of its own.
 thread_local! {
+    static METRICS: Metrics = Metrics::new();
     static WRITTEN: std::cell::RefCell<Arc<Mutex<Vec<u8>>>> = std::cell::RefCell::default();
     static TIMINGS: Timings = Timings::new();
     static OVERLOAD: std::cell::RefCell<Option<OverloadLayer>> = std::cell::RefCell::default();
@@ -353,4 +371,30 @@ async fn send(
         fields: parts.headers,
         body: String::from_utf8(body.into()).unwrap(),
     }
+}
+
+/// Modules without a row.
+const NO_LAYER: [&str; 1] = ["guide"];
+
+/// Rows that are not called as their module, which would hide it.
+const OTHERWISE: [(&str, &str); 4] = [
+    ("from_fn", "a_function"),
+    ("timeout", "time_outs"),
+    ("range", "ranges"),
+    ("sse", "server_sent_events"),
+];
+
+#[test]
+fn no_layer_is_forgotten() {
+    let modules = include_str!("../src/lib.rs").lines();
+    let modules = modules.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let rows: String = include_str!("everywhere.rs").split_whitespace().collect();
+    let mut layers = 0;
+    for module in modules.filter(|module| !NO_LAYER.contains(module)) {
+        let other = OTHERWISE.iter().find(|(name, _)| *name == module);
+        let row = other.map_or(module, |(_, row)| *row);
+        assert!(rows.contains(&format!("everywhere!({row},")), "{module}");
+        layers += 1;
+    }
+    assert!(layers >= 11, "only {layers}");
 }

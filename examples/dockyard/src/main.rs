@@ -53,17 +53,15 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
     let (lines, tally) = (Lines::default(), Arc::<Tally>::default());
     let access_log = log::access_log(settings.access_log.as_deref(), &lines)?;
     let handle = server.handle();
-    let fullness = move || handle.fullness();
 
     // What answers: the API, the page, and what operators ask for.
-    let handle = server.handle();
     let api = Arc::new(Api::new(store.clone(), settings.largest.0, watches));
     let health = Health::new().follow(handle.clone());
     let figures = metrics.clone().follow(handle.clone());
     let figures = api::operators::figures(figures, &api, &access_log);
     let live = Live::watch(Watched {
         facts,
-        handle,
+        handle: handle.clone(),
         metrics: metrics.clone(),
         phases: phases.clone(),
         timings: timings.clone(),
@@ -99,7 +97,7 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
         // Idle connections are kept for less long when the house is nearly full.
         .layer(timings.timed(
             "keep-alive",
-            KeepAlive::new().crowded(0.8, 5 * SECOND, fullness),
+            KeepAlive::new().crowded(0.8, 5 * SECOND, move || handle.fullness()),
         ))
         // So many requests at a time, a short queue, and a quick 503 for the rest.
         .layer(timings.timed("overload", settings.overload()))

@@ -219,7 +219,8 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = |(_, shift): &&(&str, u32)| self.0 >> shift > 0 && self.0 % (1 << shift) == 0;
+        let fits =
+            |(_, shift): &&(&str, u32)| self.0 >> shift > 0 && self.0.is_multiple_of(1 << shift);
         match UNITS.iter().rev().find(fits) {
             Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
             None => write!(f, "{} bytes", self.0),

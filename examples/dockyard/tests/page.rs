@@ -186,6 +186,46 @@ fn the_drain_button_shows_the_drain_and_the_server_ends() {
 }
 
 #[test]
+fn a_slow_viewer_loses_frames_and_nobody_waits_for_it() {
+    let dockyard = Dockyard::in_memory(&["--demo"]);
+    /// The next frame.
+    fn frame(client: &mut Client) -> serde_json::Value {
+        loop {
+            let line = client.line();
+            if let Some(data) = line.strip_prefix("data: {\"number\"") {
+                return serde_json::from_str(&format!("{{\"number\"{data}")).unwrap();
+            }
+        }
+    }
+    let watch = |mut client: Client| {
+        client
+            .send(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .unwrap();
+        client
+    };
+    let mut slow = watch(Client::with_small_window(dockyard.address));
+    let first = frame(&mut slow)["number"].as_u64().unwrap();
+    let mut quick = watch(Client::connect(dockyard.address));
+    let mut last = frame(&mut quick)["number"].as_u64().unwrap();
+    // One doesn't read; the other gets every frame, until the server says that some were lost.
+    wait_until("the slow one has lost some", || {
+        let next = frame(&mut quick);
+        assert_eq!(next["number"].as_u64().unwrap(), last + 1);
+        last += 1;
+        assert!(next["quantiles"][0].as_f64().unwrap() < 1e6);
+        next["lost"].as_u64().unwrap() > 0
+    });
+    let mut before = first;
+    let gap = (0..100).find_map(|_| {
+        let number = frame(&mut slow)["number"].as_u64().unwrap();
+        let gap = number - before;
+        before = number;
+        (gap > 1).then_some(gap)
+    });
+    assert!(gap.is_some(), "it has all frames up to {before}");
+}
+
+#[test]
 fn controls_are_for_the_page_itself_on_this_machine() {
     let dockyard = Dockyard::in_memory(&[]);
     let hello = |host: &str, more: &str| {

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 pub(crate) mod browser;
 
 /// How long something may take that takes a moment.
@@ -147,6 +149,17 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap()
+    }
+
+    /// One that takes little before it is read from.
+    pub(crate) fn with_small_window(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            io: BufReader::new(socket.into()),
+        }
     }
 
     pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<Self> {

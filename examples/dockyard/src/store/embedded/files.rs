@@ -36,6 +36,7 @@ impl Files {
             fs::create_dir_all(files.blobs.join(format!("{spread:02x}")))?;
         }
         sync_folder(&files.blobs)?;
+        sync_folder(folder)?;
         for entry in fs::read_dir(&files.incoming)? {
             fs::remove_file(entry?.path())?;
         }

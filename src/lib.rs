@@ -27,12 +27,14 @@ pub mod server;
 mod service;
 pub mod shutdown;
 pub mod test;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod upgrade;
 
 pub use body::Body;
 pub use conn::{
     Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
-    ProxyInfo, RequestLine, State,
+    ProxyInfo, RequestLine, State, TlsError, TlsInfo, TlsVersion,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{
@@ -48,6 +50,8 @@ pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
 pub use server::{ConnView, Handle, Phase, Server};
 pub use shutdown::{Report, Shutdown};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// The README's examples, compiled with the doc tests.
 #[cfg(doctest)]

@@ -353,6 +353,7 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::Operator => "by the operator",
         CloseReason::Upgraded => "upgraded",
         CloseReason::Proxy(_) => "for want of a PROXY header",
+        CloseReason::Tls(_) => "in the TLS handshake",
         CloseReason::PeerLimit => "over its peer's limit",
         CloseReason::BeforeHttp(_) => "before HTTP",
     }

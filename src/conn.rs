@@ -15,11 +15,13 @@ use tower_service::Service;
 
 use crate::body::Body;
 
+mod http2;
 mod live;
 mod proxied;
 mod report;
 mod tls;
 
+pub use http2::Http2Error;
 pub(crate) use live::{By, Live, Told};
 pub use live::{RequestLine, State};
 pub use proxied::{ProxyClient, ProxyError, ProxyInfo};

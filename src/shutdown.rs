@@ -356,6 +356,7 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::Tls(_) => "in the TLS handshake",
         CloseReason::PeerLimit => "over its peer's limit",
         CloseReason::BeforeHttp(_) => "before HTTP",
+        CloseReason::Http2(_) => "with an error of HTTP/2",
     }
 }
 

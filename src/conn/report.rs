@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnInfo, ProxyError, RequestLine, State, TlsError};
+use super::{ConnInfo, Http2Error, ProxyError, RequestLine, State, TlsError};
 use crate::codec::Close;
 use crate::error::{BoxError, Reject};
 
@@ -114,6 +114,8 @@ pub enum CloseReason {
     PeerLimit,
     /// A service of the connection plane ended it before it spoke HTTP: its error, in words.
     BeforeHttp(Arc<str>),
+    /// HTTP/2 was broken, by what the client sent or by what it says of this server.
+    Http2(Http2Error),
 }
 
 impl CloseReason {
@@ -135,6 +137,7 @@ impl CloseReason {
             Self::Io(kind) => return format!("the connection failed: {kind}"),
             Self::Proxy(error) => return error.to_string(),
             Self::Tls(error) => return error.to_string(),
+            Self::Http2(error) => return error.to_string(),
             Self::BeforeHttp(why) => return format!("ended before it spoke HTTP: {why}"),
             Self::ClientClosed => "closed by the client",
             Self::ClientAsked => "the client asked for it",

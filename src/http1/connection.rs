@@ -212,7 +212,7 @@ where
 }
 
 /// Waits for more of a head, or for a reason to stop waiting.
-fn poll_more<Io>(
+pub(super) fn poll_more<Io>(
     cx: &mut Context<'_>,
     wire: &mut Wire<Io>,
     settings: &Settings,

@@ -133,6 +133,7 @@ pub(super) struct Rules {
     setting: [u8; 6],
     setting_got: u8,
     last_stream: u32,
+    trailers: bool,
     /// The streams opened last, and whether the client has ended them.
     opened: Vec<(u32, bool)>,
     next: usize,
@@ -179,10 +180,7 @@ impl Rules {
         match head.kind {
             kind::PUSH_PROMISE => broken(code::PROTOCOL_ERROR, "a client must not push"),
             kind::HEADERS => self.open(head),
-            kind::DATA if head.has(END_STREAM) => {
-                self.end(head.stream);
-                Ok(())
-            }
+            kind::DATA => self.content(head),
             _ => Ok(()),
         }
     }
@@ -206,8 +204,9 @@ impl Rules {
 
     /// A stream's identifier is used once, and in order (RFC 9113 section 5.1.1).
     fn open(&mut self, head: Head) -> Rule {
+        self.trailers = head.stream <= self.last_stream;
         if head.stream > self.last_stream {
-            if head.stream % 2 == 0 {
+            if head.stream.is_multiple_of(2) {
                 return broken(code::PROTOCOL_ERROR, "a client's streams have odd numbers");
             }
             self.last_stream = head.stream;
@@ -240,10 +239,43 @@ impl Rules {
         }
     }
 
-    fn end(&mut self, stream: u32) {
-        if let Some(one) = self.opened.iter_mut().find(|one| one.0 == stream) {
-            one.1 = true;
+    /// Nothing follows on a stream's end (RFC 9113 section 5.1).
+    fn content(&mut self, head: Head) -> Rule {
+        // The streams that are open are most likely among the last.
+        let known = self.opened.iter_mut().rev();
+        match known.into_iter().find(|one| one.0 == head.stream) {
+            Some((_, true)) => broken(
+                code::STREAM_CLOSED,
+                "DATA on a stream that the client has ended",
+            ),
+            Some((_, ended)) => {
+                *ended = head.has(END_STREAM);
+                Ok(())
+            }
+            None => Ok(()),
         }
+    }
+
+    /// The field block under way, or that came last, is a trailer section.
+    pub(super) fn is_trailers(&self) -> bool {
+        self.trailers
+    }
+
+    /// Judges the length of the padding, a frame's first byte (RFC 9113 sections 6.1 and 6.2).
+    pub(super) fn padding(&self, head: Head, first: u8) -> Rule {
+        let least = match head.kind {
+            kind::DATA => 1,
+            kind::HEADERS if head.has(PRIORITY) => 6,
+            kind::HEADERS => 1,
+            _ => return Ok(()),
+        };
+        if head.has(PADDED) && u32::from(first) + least > head.len {
+            return broken(
+                code::PROTOCOL_ERROR,
+                "padding must be shorter than its frame",
+            );
+        }
+        Ok(())
     }
 
     /// Judges the settings as they come (RFC 9113 section 6.5.2, RFC 8441 section 3).
@@ -305,7 +337,7 @@ fn size(head: Head) -> Rule {
         kind::PRIORITY => head.len == 5,
         kind::RST_STREAM | kind::WINDOW_UPDATE => head.len == 4,
         kind::SETTINGS if head.has(ACK) => head.len == 0,
-        kind::SETTINGS => head.len % 6 == 0,
+        kind::SETTINGS => head.len.is_multiple_of(6),
         kind::PING => head.len == 8,
         kind::GOAWAY => head.len >= 8,
         _ => true,

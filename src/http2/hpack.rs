@@ -42,12 +42,7 @@ pub(super) fn keep(block: &mut Vec<u8>, head: Head, before: u32, piece: &[u8]) {
 pub(super) fn has_bad_field(block: &[u8]) -> bool {
     let mut rest = block;
     while let Some(&first) = rest.first() {
-        let (bits, is_literal) = match first {
-            0x80.. => (7, false),
-            0x40.. => (6, true),
-            0x20.. => (5, false),
-            _ => (4, true),
-        };
+        let (bits, is_literal) = kind_of(first);
         let Some(index) = integer(&mut rest, bits) else {
             return false;
         };
@@ -69,6 +64,41 @@ pub(super) fn has_bad_field(block: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Whether a sound block names a pseudo-field, as far as that shows without the table: h2 passes over them in trailers.
+pub(super) fn has_pseudo_field(block: &[u8]) -> bool {
+    const PSEUDO: std::ops::RangeInclusive<usize> = 1..=14;
+    let mut rest = block;
+    while let Some(&first) = rest.first() {
+        let (bits, is_literal) = kind_of(first);
+        let Some(index) = integer(&mut rest, bits) else {
+            return false;
+        };
+        if PSEUDO.contains(&index) && !(0x20..0x40).contains(&first) {
+            return true;
+        }
+        if !is_literal {
+            continue;
+        }
+        if index == 0 && string(&mut rest).is_some_and(|name| name.starts_with(b":")) {
+            return true;
+        }
+        if string(&mut rest).is_none() {
+            return false;
+        }
+    }
+    false
+}
+
+/// How many bits of the first byte belong to its integer, and whether strings follow (RFC 7541 section 6).
+fn kind_of(first: u8) -> (u32, bool) {
+    match first {
+        0x80.. => (7, false),
+        0x40.. => (6, true),
+        0x20.. => (5, false),
+        _ => (4, true),
+    }
 }
 
 fn integer(rest: &mut &[u8], bits: u32) -> Option<usize> {

@@ -52,7 +52,7 @@ pub(super) fn prepare(
         }
         204 => drop(fields.remove(CONTENT_LENGTH)),
         205 => drop(fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"))),
-        304 | _ if method == Kind::Head || head.status == StatusCode::NOT_MODIFIED => {
+        _ if method == Kind::Head || head.status == StatusCode::NOT_MODIFIED => {
             // A handler that answers HEAD often leaves the body out, so an empty one says nothing about a GET's.
             let known = length.filter(|&length| method == Kind::Head && length > 0);
             if let Some(length) = known.filter(|_| declared.is_none()) {

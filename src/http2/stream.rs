@@ -189,7 +189,7 @@ where
     ) -> Poll<()> {
         let this = self.project();
         let (line, mut work) = (this.line, this.work);
-        let over = loop {
+        loop {
             let next = match work.as_mut().project() {
                 WorkProjection::Calling { call } => {
                     match ready!(line.poll_answer(cx, call, around)) {
@@ -216,9 +216,9 @@ where
                 Ok(next) => work.set(next),
                 Err(Over) => break,
             }
-        };
+        }
         line.hide(&around.live);
-        Poll::Ready(over)
+        Poll::Ready(())
     }
 }
 

@@ -217,9 +217,17 @@ impl<Io> Wire<Io> {
     fn watch_payload(&mut self, head: Head, piece: &[u8]) -> Result<(), Http2Error> {
         let before = self.got;
         self.got += piece.len() as u32;
+        if let (0, Some(first)) = (before, piece.first()) {
+            self.rules.padding(head, *first)?;
+        }
         match head.kind {
             kind::HEADERS | kind::CONTINUATION => {
                 hpack::keep(&mut self.block, head, before, piece);
+                let is_whole = self.got == head.len && !self.rules.in_block();
+                if is_whole && self.rules.is_trailers() && hpack::has_pseudo_field(&self.block) {
+                    let what = "a trailer section has no pseudo-fields";
+                    return Err(Http2Error::new(code::PROTOCOL_ERROR, what));
+                }
                 Ok(())
             }
             kind::SETTINGS => self.rules.settings(piece),

@@ -80,7 +80,11 @@ impl Churn {
     fn count_reset(&mut self) -> Result<(), Http2Error> {
         self.resets += 1;
         self.begin();
-        if self.resets <= self.most_resets || self.is_over() {
+        if self.resets <= self.most_resets {
+            return Ok(());
+        }
+        if self.is_over() {
+            self.resets = 1;
             return Ok(());
         }
         Err(Http2Error::new(
@@ -95,7 +99,11 @@ impl Churn {
             self.begin();
         }
         let bought = self.content / BYTES_A_FRAME;
-        if u64::from(self.idle) <= u64::from(self.most_idle) + bought || self.is_over() {
+        if u64::from(self.idle) <= u64::from(self.most_idle) + bought {
+            return Ok(());
+        }
+        if self.is_over() {
+            self.idle = 1;
             return Ok(());
         }
         Err(Http2Error::new(
@@ -112,9 +120,11 @@ impl Churn {
 
     /// The window is over, and the next one begins.
     fn is_over(&mut self) -> bool {
-        let is_over = self.since.is_none_or(|since| since.elapsed() >= WINDOW);
+        let now = Instant::now();
+        let is_over = self.since.is_none_or(|since| now - since >= WINDOW);
         if is_over {
-            (self.resets, self.idle, self.content, self.since) = (0, 0, 0, None);
+            (self.resets, self.idle, self.content) = (0, 0, 0);
+            self.since = Some(now);
         }
         is_over
     }

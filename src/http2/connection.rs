@@ -128,6 +128,8 @@ where
     around: Around,
     /// Requests that the service has not been ready for yet.
     arrived: VecDeque<Arrived>,
+    /// How many of the streams that were opened h2 has given, or never will.
+    accepted: u64,
     service_failed: bool,
     told: Told,
     /// The client was told not to open further streams, and why.
@@ -204,6 +206,7 @@ where
                 state: State::Idle,
             },
             arrived: VecDeque::new(),
+            accepted: 0,
             service_failed: false,
             told: Told::Nothing,
             leaving: None,
@@ -247,8 +250,18 @@ where
         let mut cx = Context::from_waker(&self.waker);
         loop {
             match self.h2.poll_accept(&mut cx) {
-                Poll::Pending => break,
-                Poll::Ready(Some(Ok(arrived))) => self.arrived.push_back(arrived),
+                Poll::Pending => {
+                    self.accepted = self.tap.lock().opened();
+                    break;
+                }
+                Poll::Ready(Some(Ok(arrived))) => {
+                    self.arrived.push_back(arrived);
+                    self.accepted += 1;
+                    // h2 has read and written all it could before it gave this one: to ask it in vain costs as much again.
+                    if self.accepted == self.tap.lock().opened() {
+                        break;
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => {
                     return Some(ending::failed(&error, self.tap, self.leaving.take()));
                 }

@@ -134,6 +134,8 @@ pub(super) struct Rules {
     setting_got: u8,
     last_stream: u32,
     trailers: bool,
+    /// How many streams were opened.
+    count: u64,
     /// The streams opened last, and whether the client has ended them.
     opened: Vec<(u32, bool)>,
     next: usize,
@@ -154,6 +156,11 @@ impl Rules {
     /// A field block is open: only `CONTINUATION` may follow.
     pub(super) fn in_block(&self) -> bool {
         self.block.is_some()
+    }
+
+    /// How many streams the client has opened.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     pub(super) fn last_stream(&self) -> u32 {
@@ -210,6 +217,7 @@ impl Rules {
                 return broken(code::PROTOCOL_ERROR, "a client's streams have odd numbers");
             }
             self.last_stream = head.stream;
+            self.count += 1;
             let opened = (head.stream, head.has(END_STREAM));
             if self.opened.len() < REMEMBERED {
                 self.opened.push(opened);

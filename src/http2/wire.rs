@@ -145,6 +145,11 @@ impl<Io> Wire<Io> {
         self.preface == 0
     }
 
+    /// How many streams the client has opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.rules.count()
+    }
+
     /// The last stream that the client opened.
     pub(super) fn last_stream(&self) -> u32 {
         self.rules.last_stream()

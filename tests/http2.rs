@@ -611,6 +611,11 @@ async fn a_response_that_cannot_be_finished_does_not_look_complete() {
         talk.send(get_with(1, path, &[])).await;
         assert_eq!(talk.was_reset(1), Some(code), "{path}");
         assert!(!talk.content(1).1, "{path}");
+        assert_eq!(
+            talk.status(1).as_deref(),
+            Some("200"),
+            "what there was is sent"
+        );
         talk.send(get(3)).await;
         assert_eq!(talk.status(3).as_deref(), Some("200"), "{path}");
     }

@@ -94,17 +94,23 @@ async fn curl_knows_and_asks() {
     let plain = Wharf::start(false).await;
     let url = plain.url("http", "/plaintext");
     let version = ["-w", "\n%{http_version} %{http_code}\n"];
-    let knows = plain.curl(&[&version[..], &["--http2-prior-knowledge", &url]].concat());
-    assert_eq!(knows.await, "Hello, World!\n2 200\n");
-    let old = plain.curl(&[&version[..], &["--http1.1", &url]].concat());
-    assert_eq!(old.await, "Hello, World!\n1.1 200\n");
+    let knows = plain
+        .curl(&[&version[..], &["--http2-prior-knowledge", &url]].concat())
+        .await;
+    assert_eq!(knows, "Hello, World!\n2 200\n");
+    let old = plain
+        .curl(&[&version[..], &["--http1.1", &url]].concat())
+        .await;
+    assert_eq!(old, "Hello, World!\n1.1 200\n");
 
     let tls = Wharf::start(true).await;
     let url = tls.url("https", "/plaintext");
-    let asks = tls.curl(&[&version[..], &[&url]].concat());
-    assert_eq!(asks.await, "Hello, World!\n2 200\n");
-    let old = tls.curl(&[&version[..], &["--http1.1", &url]].concat());
-    assert_eq!(old.await, "Hello, World!\n1.1 200\n");
+    let asks = tls.curl(&[&version[..], &[&url]].concat()).await;
+    assert_eq!(asks, "Hello, World!\n2 200\n");
+    let old = tls
+        .curl(&[&version[..], &["--http1.1", &url]].concat())
+        .await;
+    assert_eq!(old, "Hello, World!\n1.1 200\n");
     tls.end().await;
     plain.end().await;
 }
@@ -118,8 +124,10 @@ async fn curl_uploads_and_sees_each_kind_of_answer() {
         .collect();
     std::fs::write(&file, &content).unwrap();
     let upload = format!("@{}", file.display());
-    let echoed = tls.curl(&["--data-binary", &upload, &tls.url("https", "/echo")]);
-    assert!(echoed.await.as_bytes() == content, "the same bytes");
+    let echoed = tls
+        .curl(&["--data-binary", &upload, &tls.url("https", "/echo")])
+        .await;
+    assert!(echoed.as_bytes() == content, "the same bytes");
     let head = tls.curl(&["-I", &tls.url("https", "/plaintext")]).await;
     assert!(
         head.starts_with("HTTP/2 200") && head.contains("content-length: 13"),
@@ -130,22 +138,26 @@ async fn curl_uploads_and_sees_each_kind_of_answer() {
         cut.starts_with("the first half") && cut.contains("INTERNAL_ERROR"),
         "{cut}"
     );
-    let refused = tls.curl(&[
-        "-w",
-        "%{http_code}",
-        "--data-binary",
-        &upload,
-        &tls.url("https", "/refuse"),
-    ]);
-    assert!(refused.await.contains("413"));
-    let panics = tls.curl(&[
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        &tls.url("https", "/panic"),
-    ]);
-    assert_eq!(panics.await, "500");
+    let refused = tls
+        .curl(&[
+            "-w",
+            "%{http_code}",
+            "--data-binary",
+            &upload,
+            &tls.url("https", "/refuse"),
+        ])
+        .await;
+    assert!(refused.contains("413"));
+    let panics = tls
+        .curl(&[
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &tls.url("https", "/panic"),
+        ])
+        .await;
+    assert_eq!(panics, "500");
     tls.end().await;
 }
 

@@ -203,6 +203,8 @@ where
                 idle: None,
                 soonest: None,
                 mail: Vec::new(),
+                sent: 0,
+                breaks_off: false,
                 state: State::Idle,
             },
             arrived: VecDeque::new(),
@@ -227,9 +229,16 @@ where
                     return Poll::Ready(ending);
                 }
                 self.poll_service();
+                self.around.sent += 1;
+                if std::mem::take(&mut self.around.breaks_off) {
+                    self.streams.wake(Stream::breaks_off);
+                }
             }
             let around = &mut self.around;
             while self.streams.poll_next(|cx, stream| stream.poll(cx, around)) {}
+            if self.around.breaks_off {
+                self.wakes.wake_connection();
+            }
             if let Some(why) = self.around.retire.take() {
                 self.leave(why);
             }

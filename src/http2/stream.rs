@@ -47,6 +47,9 @@ pub(super) struct Around {
     pub(super) soonest: Option<Instant>,
     /// Interim responses that nobody has taken yet.
     pub(super) mail: Vec<Message>,
+    /// How often h2 has sent what there was, and whether a stream waits for the next time.
+    pub(super) sent: u64,
+    pub(super) breaks_off: bool,
     /// What the stream does that waited last.
     pub(super) state: State,
 }
@@ -83,6 +86,8 @@ pin_project! {
         Sending { #[pin] body: B },
         /// A response of the container's own is on its way.
         Flushing,
+        /// The response can't be finished: what there is of it is sent, and then the code.
+        BreakingOff { code: Code, behind: u64 },
         /// The response is out, and somebody still reads the request's body.
         Settling,
         /// The stream is another protocol's.
@@ -106,6 +111,8 @@ pub(super) struct Line {
     /// Content that was declared and has not been seen yet.
     left: Option<u64>,
     meter: Meter,
+    /// The code with which the response is to be broken off.
+    broken: Option<Code>,
 }
 
 /// The stream is over, one way or the other.
@@ -132,6 +139,7 @@ impl Line {
             is_last: false,
             left: None,
             meter: Meter::new(limits),
+            broken: None,
         }
     }
 }
@@ -161,6 +169,10 @@ where
             work: Work::Flushing,
             line,
         })
+    }
+
+    pub(super) fn breaks_off(&self) -> bool {
+        matches!(self.work, Work::BreakingOff { .. })
     }
 
     pub(super) fn is_handed_over(&self) -> bool {
@@ -203,6 +215,14 @@ where
                 WorkProjection::Flushing => {
                     ready!(line.poll_send::<B>(cx, None, around)).map(|()| Work::Settling)
                 }
+                WorkProjection::BreakingOff { code, behind } => {
+                    if around.sent == *behind {
+                        around.breaks_off = true;
+                        return Poll::Pending;
+                    }
+                    line.reset(*code);
+                    break;
+                }
                 WorkProjection::Settling => {
                     ready!(line.poll_settle(cx, around));
                     break;
@@ -214,7 +234,13 @@ where
             };
             match next {
                 Ok(next) => work.set(next),
-                Err(Over) => break,
+                Err(Over) => match line.broken.take() {
+                    None => break,
+                    Some(code) => work.set(Work::BreakingOff {
+                        code,
+                        behind: around.sent,
+                    }),
+                },
             }
         }
         line.hide(&around.live);
@@ -495,10 +521,14 @@ impl Line {
 
     /// A response that can't be finished must not look complete.
     fn break_off(&mut self, code: Code) -> Result<(), Over> {
+        self.broken = Some(code);
+        Err(Over)
+    }
+
+    fn reset(&mut self, code: Code) {
         if let Some(send) = &mut self.send {
             send.send_reset(code);
         }
-        Err(Over)
     }
 
     /// Feeds whoever still reads the request's body.

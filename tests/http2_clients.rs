@@ -138,16 +138,11 @@ async fn curl_uploads_and_sees_each_kind_of_answer() {
         cut.starts_with("the first half") && cut.contains("INTERNAL_ERROR"),
         "{cut}"
     );
-    let refused = tls
-        .curl(&[
-            "-w",
-            "%{http_code}",
-            "--data-binary",
-            &upload,
-            &tls.url("https", "/refuse"),
-        ])
-        .await;
-    assert!(refused.contains("413"));
+    // curl of 2023 passes over an answer that is there before its upload is done; nghttp says what came.
+    let path = file.to_str().unwrap();
+    let refused = run("nghttp", &["-v", "-d", path, &tls.url("https", "/refuse")]).await;
+    assert!(refused.contains(":status: 413"), "{refused}");
+    assert!(refused.contains("error_code=NO_ERROR"), "{refused}");
     let panics = tls
         .curl(&[
             "-o",

@@ -12,7 +12,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::BoxFuture;
 use tonic::codegen::tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Code, Status, Streaming};
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Service, service_fn};
 use wharf::{Conn, Http};
 
 /// Messages are bytes.

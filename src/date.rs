@@ -32,7 +32,7 @@ pub fn line(now: Instant) -> [u8; LINE] {
     })
 }
 
-/// The value of the `date` field for now; see [`line`].
+/// The value of the `date` field for now, by the clock that [`line()`] goes by.
 pub fn value(now: Instant) -> HeaderValue {
     CACHED.with_borrow_mut(|cached| {
         if cached.until.is_none_or(|until| now >= until) {

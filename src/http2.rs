@@ -39,9 +39,9 @@ pub(crate) use wire::PREFACE;
 type Connecting = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
 
 impl<M> Http<M> {
-    /// Speaks HTTP/2 too (with the feature `http2`): with clients that agreed to it in their TLS handshake (ALPN `h2`, see
-    /// [`Tls::with_http2`](https://docs.rs/wharf)), and with those that begin with its preface without asking (prior
-    /// knowledge). Set everything else before.
+    /// Speaks HTTP/2 too (with the feature `http2`): with clients that agreed to it in their TLS handshake (ALPN `h2`, which
+    /// `Tls::with_http2` offers), and with those that begin with its preface without asking (prior knowledge). Set everything
+    /// else before.
     ///
     /// ```
     /// use tower::ServiceBuilder;

@@ -35,9 +35,8 @@ use shared::Shared;
 /// request in plain text gets a readable 400. At the end of a connection the client is told so (`close_notify`), behind
 /// the last response.
 ///
-/// The layer goes below [`ProxyProtocol`](crate::PerPeer) and above [`Http`](crate::Http). Which protocols are offered
-/// (ALPN) must be what the stack above can speak: HTTP/1.1 alone by default, [`with_http2`](Tls::with_http2) where it is
-/// [`Http::with_http2`](crate::Http).
+/// In a stack the layer comes behind `ProxyProtocol` and before [`Http`](crate::Http). Which protocols are offered (ALPN) must
+/// be what the rest of the stack can speak: HTTP/1.1 alone by default, `with_http2` where it is `Http::new().with_http2()`.
 ///
 /// A client that closes without saying so first is taken to have closed: the framing of HTTP shows what is missing.
 ///

@@ -20,13 +20,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tower::{ServiceBuilder, service_fn};
-use wharf::{Http, Report, Server, Shutdown, Tls};
+use wharf::{Handle, Http, Report, Server, Shutdown, Tls};
 
 struct Wharf {
     address: SocketAddr,
     authority: Authority,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Report>,
+    handle: Handle,
 }
 
 impl Wharf {
@@ -44,12 +45,14 @@ impl Wharf {
             .service(service_fn(contract::answer));
         let server = Server::new().listen(listener).unwrap();
         let server = server.shutdown(Shutdown::when(async { stopped.await.unwrap_or_default() }));
+        let handle = server.handle();
         let task = tokio::spawn(async { server.serve(stack).await.unwrap() });
         Self {
             address,
             authority,
             stop,
             task,
+            handle,
         }
     }
 
@@ -182,12 +185,28 @@ async fn h2load_and_nghttp_get_all_that_they_ask_for() {
 #[tokio::test]
 async fn a_shutdown_loses_no_request_of_a_busy_client() {
     let wharf = Wharf::start(false).await;
-    let url = wharf.url("http", "/sleep/300");
+    let url = wharf.url("http", "/sleep/2000");
     let load =
         tokio::spawn(
             async move { run("h2load", &["-n", "40", "-c", "4", "-m", "10", &url]).await },
         );
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let all_are_under_way = async {
+        let requests = || {
+            wharf
+                .handle
+                .connections()
+                .iter()
+                .map(|one| one.requests)
+                .sum::<u64>()
+        };
+        while requests() < 40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let soon = Duration::from_secs(20);
+    tokio::time::timeout(soon, all_are_under_way)
+        .await
+        .expect("40 requests");
     let report = wharf.end().await;
     let load = load.await.unwrap();
     assert!(

@@ -793,3 +793,28 @@ async fn both_protocols_are_spoken_on_one_port() {
         }
     }
 }
+
+#[test]
+fn limits_that_cannot_work_are_refused() {
+    type Set = fn(&mut Limits, u32);
+    let with = |set: Set, value| {
+        let mut limits = Limits::default();
+        set(&mut limits, value);
+        limits.check().is_ok()
+    };
+    let bounds: [(Set, u32); 6] = [
+        (|limits, value| limits.http2_streams = value, 1),
+        (|limits, value| limits.http2_header_list_bytes = value, 256),
+        (|limits, value| limits.http2_stream_window = value, 1),
+        (
+            |limits, value| limits.http2_connection_window = value,
+            65_535,
+        ),
+        (|limits, value| limits.http2_resets = value, 1),
+        (|limits, value| limits.http2_idle_frames = value, 16),
+    ];
+    for (at, (set, least)) in bounds.into_iter().enumerate() {
+        let checked = [least - 1, least, least + 1].map(|value| with(set, value));
+        assert_eq!(checked, [false, true, true], "number {at}");
+    }
+}

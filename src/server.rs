@@ -465,6 +465,7 @@ where
             local: accepted.local,
             listener: accepted.listener,
             proxy: None,
+            tls: None,
         };
         let conn = Conn::accepted(accepted.io, info, accepted.live);
         let mut ticket = self.open.enter(&conn);

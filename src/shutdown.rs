@@ -359,8 +359,10 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::Operator => "by the operator",
         CloseReason::Upgraded => "upgraded",
         CloseReason::Proxy(_) => "for want of a PROXY header",
+        CloseReason::Tls(_) => "in the TLS handshake",
         CloseReason::PeerLimit => "over its peer's limit",
         CloseReason::BeforeHttp(_) => "before HTTP",
+        CloseReason::Http2(_) => "with an error of HTTP/2",
     }
 }
 

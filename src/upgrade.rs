@@ -28,7 +28,7 @@ pub use websocket::{NotWebSocket, protocols, websocket};
 /// Takes from a request the promise of its socket, if it offers to leave HTTP.
 ///
 /// It does when it is an HTTP/1.1 request without a body that has `Upgrade` and names it in `Connection`, or a
-/// `CONNECT`. The promise is kept once a response with status 101 (2xx to `CONNECT`) has been sent; any other
+/// `CONNECT`: of HTTP/2 with a [`Protocol`] that is a WebSocket's way (RFC 8441), and the socket is the stream. The promise is kept once a response with status 101 (2xx to `CONNECT`) has been sent; any other
 /// response breaks it and the connection goes on with HTTP.
 ///
 /// ```
@@ -55,6 +55,31 @@ pub fn on<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
         .extensions_mut()
         .remove::<Promise>()
         .and_then(|promise| promise.take())
+}
+
+/// The protocol that an extended `CONNECT` of HTTP/2 asks for (RFC 8441), in the request's extensions: `websocket`.
+///
+/// ```
+/// use wharf::{Body, upgrade::Protocol};
+///
+/// fn is_websocket(request: &http::Request<Body>) -> bool {
+///     request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
+/// }
+/// # assert!(!is_websocket(&http::Request::new(Body::empty())));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol(Arc<str>);
+
+impl Protocol {
+    #[cfg(feature = "http2")]
+    pub(crate) fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name, of the registry that `Upgrade` has.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A future of the socket; see [`on`]. Dropping it gives the socket up.
@@ -146,6 +171,8 @@ pub struct Upgraded {
     io: Box<dyn Socket>,
     early: Bytes,
     live: Arc<Live>,
+    /// Its bytes are counted here, and not by a connection that has other streams too.
+    counts: bool,
     told: watch::Receiver<Told>,
     waiting: Arc<Waiting>,
     _open: oneshot::Sender<Infallible>,
@@ -174,10 +201,22 @@ impl Upgraded {
             io: Box::new(io),
             early,
             live,
+            counts: true,
             told,
             waiting,
             _open: open,
         };
+        (upgraded, kept)
+    }
+
+    /// The same for one stream of a connection that goes on with HTTP.
+    #[cfg(feature = "http2")]
+    pub(crate) fn on_stream<Io>(io: Io, live: Arc<Live>) -> (Self, Kept)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut upgraded, kept) = Self::new(io, Bytes::new(), live);
+        upgraded.counts = false;
         (upgraded, kept)
     }
 
@@ -327,7 +366,9 @@ impl AsyncRead for Upgraded {
         }
         let before = buf.filled().len();
         ready!(self.poll_io(cx, Side::Reading, |io, cx| io.poll_read(cx, buf)))?;
-        self.live.count_in(buf.filled().len() - before);
+        if self.counts {
+            self.live.count_in(buf.filled().len() - before);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -339,7 +380,9 @@ impl AsyncWrite for Upgraded {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| io.poll_write(cx, buf)))?;
-        self.live.count_out(written);
+        if self.counts {
+            self.live.count_out(written);
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -351,7 +394,9 @@ impl AsyncWrite for Upgraded {
         let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| {
             io.poll_write_vectored(cx, slices)
         }))?;
-        self.live.count_out(written);
+        if self.counts {
+            self.live.count_out(written);
+        }
         Poll::Ready(Ok(written))
     }
 

@@ -40,8 +40,9 @@
 //!
 //! A closure decides where the rules don't reach: [`policy`](KeepAlive::policy).
 //!
-//! - Only HTTP/1 is spoken to: HTTP/2 has neither field (RFC 9113 section 8.2.2). Nor is a connection spoken of that the
-//!   client doesn't want kept: one with `Connection: close`, or HTTP/1.0 without `keep-alive`.
+//! - HTTP/2 has neither field (RFC 9113 section 8.2.2). wharf takes them out of the response and obeys them: `close` becomes a
+//!   `GOAWAY` behind which streams on their way are still served. Under another server nothing is said there. Nor is a
+//!   connection spoken of that the client doesn't want kept: one with `Connection: close`, or HTTP/1.0 without `keep-alive`.
 //! - The number of a request and the age of its connection are known on wharf, where the request still has its
 //!   [`wharf::Body`], so this layer belongs outside of those that replace it. Elsewhere [`max_requests`](KeepAlive::max_requests) and
 //!   [`max_age`](KeepAlive::max_age) have no effect; the server has settings of its own.
@@ -352,11 +353,13 @@ where
 }
 
 /// Whether the connection can be kept and the client wants it to be.
-fn wants_kept<B>(request: &Request<B>) -> bool {
+fn wants_kept<B: 'static>(request: &Request<B>) -> bool {
     let fields = request.headers();
     let wanted = match request.version() {
         Version::HTTP_11 => true,
         Version::HTTP_10 => names(fields, b"keep-alive"),
+        // wharf takes the fields for itself there, and says it in frames.
+        Version::HTTP_2 => ConnInfo::request_number(request).is_some(),
         _ => false,
     };
     wanted && request.method() != Method::CONNECT && !names(fields, b"close")

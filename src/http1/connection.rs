@@ -213,7 +213,10 @@ where
     }
 
     /// Waits for more of a head, or for a reason to stop waiting.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlFlow<CloseReason>, Stop>> {
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlFlow<CloseReason>, Stop>> {
         let wire = &mut self.wire;
         // One write answers all the requests of a read.
         let _ = wire.poll_flush(cx)?;

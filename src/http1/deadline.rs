@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::State;
 use crate::limits::Limits;
+use crate::meter::{Meter, Patience};
 
 /// What the connection waits for, where that has a fixed time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +63,8 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new(limits: &Limits) -> Self {
-        let patience = Patience {
-            grace: limits.rate_grace.min(limits.stall_timeout),
-            most: limits.stall_timeout,
-            floor: limits.rate_floor,
-        };
-        let meter = Meter {
-            allowance: patience.grace,
-            earned: 0,
-            waiting_since: None,
-        };
+        let patience = Patience::new(limits);
+        let meter = Meter::new(&patience);
         Self {
             phase: None,
             reading: meter.clone(),
@@ -144,78 +137,5 @@ impl Deadline {
     /// The connection is in another task now.
     pub(super) fn has_moved(&mut self) {
         self.is_armed = false;
-    }
-}
-
-/// How patient the connection is with its peer, in either direction.
-///
-/// Waiting spends an allowance, bytes earn it back at the rate floor. It starts at the grace and never exceeds the
-/// stall time: so one figure bounds a peer that stands still, one that trickles, and one that was fast once.
-#[derive(Debug)]
-pub(super) struct Patience {
-    grace: Duration,
-    most: Duration,
-    floor: u32,
-}
-
-/// What is left of the patience in one direction.
-#[derive(Debug, Clone)]
-pub(super) struct Meter {
-    allowance: Duration,
-    /// Bytes that aren't in the allowance yet: it is reckoned only before a wait, which spares most bodies a division.
-    earned: u64,
-    waiting_since: Option<Instant>,
-}
-
-impl Meter {
-    /// Starts anew, for a new body.
-    pub(super) fn restart(&mut self, patience: &Patience) {
-        (self.allowance, self.earned, self.waiting_since) = (patience.grace, 0, None);
-    }
-
-    /// The peer has done all that was asked of it.
-    pub(super) fn forgive(&mut self, patience: &Patience) {
-        self.reckon(patience);
-        self.allowance = self.allowance.max(patience.grace);
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting_since.is_some()
-    }
-
-    /// The peer's move, from `now` on.
-    pub(super) fn wait(&mut self, now: Instant, patience: &Patience) {
-        if self.waiting_since.is_none() {
-            self.reckon(patience);
-            self.waiting_since = Some(now);
-        }
-    }
-
-    /// Not the peer's move any more.
-    pub(super) fn rest(&mut self, now: Instant) {
-        if let Some(since) = self.waiting_since.take() {
-            let waited = now.saturating_duration_since(since);
-            self.allowance = self.allowance.saturating_sub(waited);
-        }
-    }
-
-    /// The peer sent or took `bytes`, waited for or not.
-    pub(super) fn earn(&mut self, bytes: usize) {
-        self.earned = self.earned.saturating_add(bytes as u64);
-    }
-
-    fn reckon(&mut self, patience: &Patience) {
-        let earned = match (std::mem::take(&mut self.earned), patience.floor) {
-            (0, _) => return,
-            (_, 0) => patience.most,
-            (bytes, floor) => {
-                Duration::from_micros(bytes.saturating_mul(1_000_000) / u64::from(floor))
-            }
-        };
-        self.allowance = self.allowance.saturating_add(earned).min(patience.most);
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.waiting_since.map(|since| since + self.allowance)
     }
 }

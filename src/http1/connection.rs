@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -93,7 +93,7 @@ where
             exchange,
             length,
             decoder,
-        } = self.next_head().await?;
+        } = self.until(|cx, this| this.poll_head(cx)).await??;
         let mut exchange = self.start(exchange);
 
         let ready = self
@@ -180,18 +180,23 @@ where
     }
 
     /// Decodes the next head, reading what it takes.
-    pub(super) async fn next_head(&mut self) -> Result<Head<C::Decoder>, Ending> {
+    #[inline]
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Result<Head<C::Decoder>, Ending>, Stop>> {
         if let Some(ahead) = self.intake.ahead.take() {
-            return Ok(*ahead);
+            return Poll::Ready(Ok(Ok(*ahead)));
         }
         loop {
-            if let Some(head) = self.decode_head()? {
-                return Ok(head);
+            match self.decode_head() {
+                Ok(Some(head)) => return Poll::Ready(Ok(Ok(head))),
+                Ok(None) => {}
+                Err(ending) => return Poll::Ready(Ok(Err(ending))),
             }
-            let more = self.until(|cx, this| this.poll_more(cx)).await?;
-            if let ControlFlow::Break(why) = more {
+            if let ControlFlow::Break(why) = ready!(self.poll_more(cx))? {
                 let linger = Linger::Not;
-                return Err(Ending::Close { why, linger });
+                return Poll::Ready(Ok(Err(Ending::Close { why, linger })));
             }
         }
     }
@@ -199,10 +204,10 @@ where
     /// Takes a head from what was read.
     #[inline]
     pub(super) fn decode_head(&mut self) -> Result<Option<Head<C::Decoder>>, Ending> {
-        let desk = self.wire.desk();
-        if desk.input.is_empty() {
+        if !self.wire.has_input() {
             return Ok(None);
         }
+        let desk = self.wire.desk();
         self.codec
             .decode_head(&mut desk.input, &mut desk.parts)
             .map_err(|reject| Ending::Refuse(reject, None))

@@ -61,6 +61,7 @@ impl<D> Default for Intake<D> {
 
 impl<D: DecodeBody> Intake<D> {
     /// Begins the body of a request whose head was just decoded.
+    #[inline(always)]
     pub(super) fn open<Io>(
         &mut self,
         wire: &mut Wire<Io>,
@@ -75,8 +76,24 @@ impl<D: DecodeBody> Intake<D> {
             live: wire.live().clone(),
             exchange: exchange.number,
         };
+        if length == Length::Known(0) {
+            return Body::arrived(Bytes::new(), origin);
+        }
+        self.open_content(wire, exchange, length, decoder, origin)
+    }
+
+    fn open_content<Io>(
+        &mut self,
+        wire: &mut Wire<Io>,
+        exchange: &Exchange,
+        length: Length,
+        decoder: D,
+        origin: Origin,
+    ) -> Body
+    where
+        Io: AsyncRead + AsyncWrite + Unpin,
+    {
         let remaining = match length {
-            Length::Known(0) => return Body::arrived(Bytes::new(), origin),
             Length::Known(length) => {
                 let input = &mut wire.desk().input;
                 let whole = usize::try_from(length)

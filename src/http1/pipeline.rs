@@ -171,7 +171,7 @@ where
         if self.owes_too_much() {
             self.make_room().await?;
         }
-        let head = self.next_head().await?;
+        let head = self.until(|cx, this| this.poll_head(cx)).await??;
         if may_share(&head, &self.wire.desk().parts.method) {
             return self.share(service, most, head).await;
         }

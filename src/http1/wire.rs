@@ -337,6 +337,7 @@ where
     }
 
     /// A phase begins; time spent in it so far counts if it is under way already.
+    #[inline]
     pub(super) fn enter(&mut self, phase: Phase, allowed: Duration) {
         if self.deadline.phase() != Some(phase) {
             let now = self.now();

@@ -176,7 +176,7 @@ where
             return self.share(service, most, head).await;
         }
         self.intake.ahead = Some(Box::new(head));
-        self.turn(service).await
+        self.exchanges(service, 1).await
     }
 
     /// Answers a request, and those that come behind it and may share its turn.

@@ -83,69 +83,70 @@ where
     ///
     /// A future for each exchange would be nicer to look at, and cost 150 to 200 instructions a request to begin, to
     /// leave and to drop.
-    pub(super) async fn exchanges<S, B>(&mut self, service: &mut S, most: u64) -> Result<(), Ending>
+    pub(super) fn exchanges<S, B>(
+        &mut self,
+        service: &mut S,
+        mut most: u64,
+    ) -> impl Future<Output = Result<(), Ending>>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         S::Error: Into<BoxError>,
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
-        for _ in 0..most {
-            if self.owes_too_much() {
-                self.make_room().await?;
-            }
-            let Head {
-                exchange,
-                length,
-                decoder,
-            } = self.until(|cx, this| this.poll_head(cx)).await??;
-            let mut exchange = self.start(exchange);
-
-            let ready = self
-                .until(|cx, this| this.poll_service(cx, service, &mut exchange))
-                .await;
-            if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
-                return Err(self.service_failed(exchange, failed));
-            }
-            self.wire.leave_phase();
-
-            // Neither request nor response are ever locals of this future, which would keep their bytes across every wait,
-            // and the call isn't moved: a call that panics leaves nothing behind.
-            let sending = {
-                let mut call = pin!(None);
-                let _ = catch(|| {
-                    call.set(Some(service.call(self.open(
-                        &mut exchange,
-                        length,
-                        decoder,
-                    ))));
-                });
-                match call.as_pin_mut() {
-                    Some(mut call) => {
-                        self.until(|cx, this| this.poll_answer(cx, call.as_mut(), &mut exchange))
-                            .await?
-                    }
-                    None => self.fail(&mut exchange, Failed::Panicked(Panicked)),
+        async move {
+            while most > 0 {
+                most -= 1;
+                if self.owes_too_much() {
+                    self.make_room().await?;
                 }
-            };
+                let head = self.until(|cx, this| this.poll_head(cx)).await??;
+                let mut exchange = self.start(head.exchange);
+                let body = (head.length, head.decoder);
 
-            let mut sending = pin!(sending?);
-            if let Some(mut sending) = sending.as_mut().as_pin_mut() {
-                self.until(|cx, this| this.poll_send(cx, sending.as_mut(), &mut exchange))
-                    .await??;
-            }
-            sending.set(None);
+                let ready = self
+                    .until(|cx, this| this.poll_service(cx, service, &mut exchange))
+                    .await;
+                if let Err(failed) = ready.map_err(|stop| Ending::from(stop).of(&exchange))? {
+                    return Err(self.service_failed(exchange, failed));
+                }
+                self.wire.leave_phase();
 
-            if !matches!(self.intake.rest(&self.settings.limits), Rest::Nothing) {
-                self.settle(&mut exchange).await?;
+                // Neither request nor response are ever locals of this future, which would keep their bytes across
+                // every wait, and the call isn't moved: a call that panics leaves nothing behind.
+                let body = body;
+                let sending = {
+                    let mut call = pin!(None);
+                    let _ = catch(|| call.set(Some(service.call(self.open(&mut exchange, body)))));
+                    match call.as_pin_mut() {
+                        Some(mut call) => {
+                            self.until(|cx, this| {
+                                this.poll_answer(cx, call.as_mut(), &mut exchange)
+                            })
+                            .await?
+                        }
+                        None => self.fail(&mut exchange, Failed::Panicked(Panicked)),
+                    }
+                };
+                {
+                    let mut sending = pin!(sending?);
+                    if let Some(mut sending) = sending.as_mut().as_pin_mut() {
+                        self.until(|cx, this| this.poll_send(cx, sending.as_mut(), &mut exchange))
+                            .await??;
+                    }
+                }
+
+                if !matches!(self.intake.rest(&self.settings.limits), Rest::Nothing) {
+                    self.settle(&mut exchange).await?;
+                }
+                self.intake.finish();
+                self.finish(exchange)?;
+                if self.wire.had_its_share() {
+                    self.give_way().await?;
+                }
             }
-            self.intake.finish();
-            self.finish(exchange)?;
-            if self.wire.had_its_share() {
-                self.give_way().await?;
-            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// The one place that waits. `step` is polled until it is ready; each time it isn't, what is owed is sent, the
@@ -249,7 +250,7 @@ where
                 State::ReadingHead
             });
         } else if idle {
-            let timeout = wire.idle_timeout().unwrap_or(limits.idle_timeout);
+            let timeout = wire.idle_timeout();
             wire.enter(Phase::Idle(timeout), timeout);
             wire.clear_desk();
         } else {
@@ -298,15 +299,14 @@ where
     pub(super) fn open(
         &mut self,
         exchange: &mut Exchange,
-        length: Length,
-        decoder: C::Decoder,
+        (length, decoder): (Length, C::Decoder),
     ) -> Request<Body> {
         let body = self.intake.open(&mut self.wire, exchange, length, decoder);
         let mut request = Request::from_parts(self.wire.desk().take_parts(), body);
         let is_tunnel = exchange.codec.method == Kind::Connect && length == Length::Known(0);
         if exchange.codec.upgrade || is_tunnel {
             let (sender, promise) = Promise::new();
-            exchange.upgrade = Some(sender);
+            exchange.upgrade = Some(Box::new(sender));
             request.extensions_mut().insert(promise);
         }
         request

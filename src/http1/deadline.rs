@@ -54,7 +54,6 @@ pub(super) struct Deadline {
     phase: Option<(Phase, Instant)>,
     pub(super) reading: Meter,
     pub(super) writing: Meter,
-    pub(super) patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer wakes the task that the connection is in.
     is_armed: bool,
@@ -62,21 +61,11 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new(limits: &Limits) -> Self {
-        let patience = Patience {
-            grace: limits.rate_grace.min(limits.stall_timeout),
-            most: limits.stall_timeout,
-            floor: limits.rate_floor,
-        };
-        let meter = Meter {
-            allowance: patience.grace,
-            earned: 0,
-            waiting_since: None,
-        };
+        let meter = Meter::new(limits);
         Self {
             phase: None,
             reading: meter.clone(),
             writing: meter,
-            patience,
             timer: None,
             is_armed: false,
         }
@@ -147,18 +136,10 @@ impl Deadline {
     }
 }
 
-/// How patient the connection is with its peer, in either direction.
+/// How patient the connection still is with its peer in one direction.
 ///
-/// Waiting spends an allowance, bytes earn it back at the rate floor. It starts at the grace and never exceeds the
+/// Waiting spends the allowance, bytes earn it back at the rate floor. It starts at the grace and never exceeds the
 /// stall time: so one figure bounds a peer that stands still, one that trickles, and one that was fast once.
-#[derive(Debug)]
-pub(super) struct Patience {
-    grace: Duration,
-    most: Duration,
-    floor: u32,
-}
-
-/// What is left of the patience in one direction.
 #[derive(Debug, Clone)]
 pub(super) struct Meter {
     allowance: Duration,
@@ -168,15 +149,23 @@ pub(super) struct Meter {
 }
 
 impl Meter {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            allowance: grace(limits),
+            earned: 0,
+            waiting_since: None,
+        }
+    }
+
     /// Starts anew, for a new body.
-    pub(super) fn restart(&mut self, patience: &Patience) {
-        (self.allowance, self.earned, self.waiting_since) = (patience.grace, 0, None);
+    pub(super) fn restart(&mut self, limits: &Limits) {
+        *self = Self::new(limits);
     }
 
     /// The peer has done all that was asked of it.
-    pub(super) fn forgive(&mut self, patience: &Patience) {
-        self.reckon(patience);
-        self.allowance = self.allowance.max(patience.grace);
+    pub(super) fn forgive(&mut self, limits: &Limits) {
+        self.reckon(limits);
+        self.allowance = self.allowance.max(grace(limits));
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -184,9 +173,9 @@ impl Meter {
     }
 
     /// The peer's move, from `now` on.
-    pub(super) fn wait(&mut self, now: Instant, patience: &Patience) {
+    pub(super) fn wait(&mut self, now: Instant, limits: &Limits) {
         if self.waiting_since.is_none() {
-            self.reckon(patience);
+            self.reckon(limits);
             self.waiting_since = Some(now);
         }
     }
@@ -204,18 +193,25 @@ impl Meter {
         self.earned = self.earned.saturating_add(bytes as u64);
     }
 
-    fn reckon(&mut self, patience: &Patience) {
-        let earned = match (std::mem::take(&mut self.earned), patience.floor) {
+    fn reckon(&mut self, limits: &Limits) {
+        let earned = match (std::mem::take(&mut self.earned), limits.rate_floor) {
             (0, _) => return,
-            (_, 0) => patience.most,
+            (_, 0) => limits.stall_timeout,
             (bytes, floor) => {
                 Duration::from_micros(bytes.saturating_mul(1_000_000) / u64::from(floor))
             }
         };
-        self.allowance = self.allowance.saturating_add(earned).min(patience.most);
+        self.allowance = self
+            .allowance
+            .saturating_add(earned)
+            .min(limits.stall_timeout);
     }
 
     fn due(&self) -> Option<Instant> {
         self.waiting_since.map(|since| since + self.allowance)
     }
+}
+
+fn grace(limits: &Limits) -> Duration {
+    limits.rate_grace.min(limits.stall_timeout)
 }

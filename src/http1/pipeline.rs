@@ -281,7 +281,7 @@ where
         S: Service<Request<Body>, Future = F, Error = E, Response = Response<B>>,
     {
         let none = Length::Known(0);
-        let call = catch(|| service.call(connection.open(&mut exchange, none, decoder)));
+        let call = catch(|| service.call(connection.open(&mut exchange, (none, decoder))));
         let call = match call {
             Ok(call) => Call::Running(Box::pin(call)),
             Err(panicked) => Call::Done(Err(Failed::Panicked(panicked))),

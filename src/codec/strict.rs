@@ -240,9 +240,10 @@ fn request_line(
     if request.is_plain {
         return Ok(());
     }
-    let method = &head[request.method..request.target - 1];
-    if method != b"GET" {
-        parts.method = Method::from_bytes(method).map_err(|_| Reason::Method)?;
+    match &head[request.method..request.target - 1] {
+        b"GET" => {}
+        b"POST" => parts.method = Method::POST,
+        other => parts.method = Method::from_bytes(other).map_err(|_| Reason::Method)?,
     }
     let is_root = request.form == Form::Origin && request.target_end - request.target == 1;
     if !is_root {

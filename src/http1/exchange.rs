@@ -50,7 +50,7 @@ impl Exchange {
     /// It has to be waited for.
     pub(super) fn show(&mut self, live: &Live) {
         if let Some(request) = self.request.take() {
-            live.show(Some(request));
+            live.show(request);
         }
     }
 
@@ -58,7 +58,7 @@ impl Exchange {
     #[inline]
     pub(super) fn hide(&mut self, live: &Live) {
         if self.request.is_none() {
-            live.show(None);
+            live.hide();
         }
     }
 

@@ -145,7 +145,13 @@ impl<D: DecodeBody> Intake<D> {
             return Poll::Pending;
         }
         loop {
-            match body.decoder.decode(&mut wire.desk().input) {
+            let input = &mut wire.desk().input;
+            let decoded = if input.is_empty() {
+                Ok(None)
+            } else {
+                body.decoder.decode(input)
+            };
+            match decoded {
                 Ok(Some(piece)) => {
                     exchange.codec.expects_continue = false;
                     if let Piece::Data(data) = &piece {

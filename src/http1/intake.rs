@@ -145,13 +145,7 @@ impl<D: DecodeBody> Intake<D> {
             return Poll::Pending;
         }
         loop {
-            let input = &mut wire.desk().input;
-            let decoded = if input.is_empty() {
-                Ok(None)
-            } else {
-                body.decoder.decode(input)
-            };
-            match decoded {
+            match body.decoder.decode(&mut wire.desk().input) {
                 Ok(Some(piece)) => {
                     exchange.codec.expects_continue = false;
                     if let Piece::Data(data) = &piece {
@@ -177,7 +171,7 @@ impl<D: DecodeBody> Intake<D> {
             if exchange.codec.expects_continue && !wire.has_input() {
                 say_continue(wire, codec, exchange);
             }
-            match wire.poll_fill(cx)? {
+            match wire.poll_fill_body(cx, body.decoder.remaining())? {
                 Poll::Ready(_) => wire.stop_waiting_for_body(),
                 Poll::Pending => {
                     wire.wait_for_body();
@@ -236,7 +230,7 @@ impl<D: DecodeBody> Intake<D> {
                     break;
                 }
             }
-            ready!(wire.poll_fill(cx))?;
+            ready!(wire.poll_fill_body(cx, body.decoder.remaining()))?;
         }
         body.over = true;
         Poll::Ready(Ok(()))

@@ -22,8 +22,10 @@ use crate::conn::{CloseReason, Live, State, Told};
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
 /// short read tells the runtime without another system call that the socket is empty.
 const READ_LEAST: u32 = 4 * 1024;
-/// The room for a read once reads have been filling it, as large uploads do.
+/// The room for a read of a body once reads have been filling it, as large uploads do.
 const READ_MOST: u32 = 64 * 1024;
+/// Room beyond the end of a body, for the same reason as above.
+const READ_SLACK: u64 = 256;
 /// After so many requests, or so many bytes read, in one go a connection lets others have the thread.
 const FAIR_REQUESTS: u32 = 16;
 const FAIR_BYTES: u32 = 32 * 1024;
@@ -166,20 +168,36 @@ where
             .is_some_and(|task| task.will_wake(cx.waker()))
     }
 
-    /// Reads once, into at least `least` bytes of room; 0 is the peer's end.
+    /// Reads once; 0 is the peer's end.
+    #[inline]
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = self.read_room as usize;
-        let desk = self.desk.get_or_insert_with(Desk::take);
-        let spare = desk.input.capacity() - desk.input.len();
-        if spare < room / 4 {
-            desk.input.reserve(room);
-        }
-        let room = desk.input.capacity() - desk.input.len();
-        let read = ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx))?;
-        // A large upload fills its room again and again; a connection of small requests never does.
-        if read == room {
+        self.poll_fill_room(cx, READ_LEAST)
+    }
+
+    /// Reads once of a body of which `remaining` bytes are to come, if that is known: into one allocation a frame, as
+    /// large as reads have been filling so far, so that a client that declares much and sends little gets little.
+    pub(super) fn poll_fill_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        remaining: Option<u64>,
+    ) -> Poll<io::Result<usize>> {
+        let most = remaining.map_or(u64::MAX, |remaining| remaining.saturating_add(READ_SLACK));
+        let room = u64::from(self.read_room).min(most) as u32;
+        let read = ready!(self.poll_fill_room(cx, room))?;
+        if self.desk().spare() == 0 {
             self.read_room = (self.read_room * 4).min(READ_MOST);
+        } else if read < self.read_room as usize / 4 {
+            self.read_room = (self.read_room / 4).max(READ_LEAST);
         }
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_fill_room(&mut self, cx: &mut Context<'_>, room: u32) -> Poll<io::Result<usize>> {
+        let desk = self.desk.get_or_insert_with(Desk::take);
+        if desk.spare() < room as usize / 4 {
+            desk.input.reserve(room as usize);
+        }
+        let read = ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx))?;
         self.eof = read == 0;
         count(&mut self.bytes_read, read);
         self.live.count_in(read);
@@ -475,9 +493,15 @@ impl Desk {
         }
     }
 
-    fn give_back(self: Box<Self>) {
+    /// The room for reading that is there.
+    fn spare(&self) -> usize {
+        self.input.capacity() - self.input.len()
+    }
+
+    fn give_back(mut self: Box<Self>) {
         if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
-            return;
+            self.input = BytesMut::new();
+            self.output.shrink(DESK_MOST);
         }
         DESKS.with_borrow_mut(|desks| {
             if desks.len() < POOL {

@@ -3,7 +3,7 @@
 //! is pending once before each of its reads, as a socket is between requests.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -158,10 +158,15 @@ impl Server {
 
     /// A connection over `wire`: its future, and the size of that before it was boxed.
     pub fn connection(self, wire: Canned, workload: Workload) -> (Connection, usize) {
+        self.with(Boxed, wire, workload)
+    }
+
+    fn with<T: Take>(self, take: T, wire: Canned, workload: Workload) -> T::Output {
         match workload {
             Workload::Upload | Workload::Download => {
                 let upload = workload == Workload::Upload;
                 self.serve(
+                    take,
                     wire,
                     move |request| large(request, upload),
                     move |request| large(request, upload),
@@ -170,6 +175,7 @@ impl Server {
             _ => {
                 let echo = matches!(workload, Workload::Post | Workload::Split);
                 self.serve(
+                    take,
                     wire,
                     move |request| small(request, echo),
                     move |request| small(request, echo),
@@ -179,26 +185,27 @@ impl Server {
     }
 
     /// The same handler twice, as the request's body has another type on either.
-    fn serve<F, G, R, T, B>(self, wire: Canned, wharf: F, hyper: G) -> (Connection, usize)
+    fn serve<T, F, G, R, H, B>(self, take: T, wire: Canned, wharf: F, hyper: G) -> T::Output
     where
+        T: Take,
         F: Fn(Request<wharf::Body>) -> R + 'static,
-        G: Fn(Request<hyper::body::Incoming>) -> T + 'static,
+        G: Fn(Request<hyper::body::Incoming>) -> H + 'static,
         R: Future<Output = Answer<B>> + 'static,
-        T: Future<Output = Answer<B>> + 'static,
+        H: Future<Output = Answer<B>> + 'static,
         B: Body<Data = Bytes, Error: Into<wharf::BoxError>> + 'static,
     {
         let http = wharf::Http::new();
         let service = tower::service_fn(wharf);
         match self {
-            Self::Hyper => boxed(on_hyper(wire, hyper, false)),
-            Self::HyperFlush => boxed(on_hyper(wire, hyper, true)),
-            Self::Httparse => boxed(on_wharf(
+            Self::Hyper => take.take(on_hyper(wire, hyper, false)),
+            Self::HyperFlush => take.take(on_hyper(wire, hyper, true)),
+            Self::Httparse => take.take(on_wharf(
                 http.codec(wharf::codec::Httparse::new),
                 wire,
                 service,
             )),
-            Self::Strict => boxed(on_wharf(http, wire, service)),
-            Self::Unlimited => boxed(on_wharf(http.limits(largest()), wire, service)),
+            Self::Strict => take.take(on_wharf(http, wire, service)),
+            Self::Unlimited => take.take(on_wharf(http.limits(largest()), wire, service)),
         }
     }
 }
@@ -220,9 +227,36 @@ impl FromStr for Server {
 /// A connection to its end.
 pub type Connection = Pin<Box<dyn Future<Output = ()>>>;
 
-fn boxed<F: Future<Output = ()> + 'static>(connection: F) -> (Connection, usize) {
-    let size = size_of_val(&connection);
-    (Box::pin(connection), size)
+/// What becomes of a connection, whatever its type.
+trait Take {
+    type Output;
+
+    fn take<F: Future<Output = ()> + 'static>(self, connection: F) -> Self::Output;
+}
+
+/// It is boxed.
+struct Boxed;
+
+impl Take for Boxed {
+    type Output = (Connection, usize);
+
+    fn take<F: Future<Output = ()> + 'static>(self, connection: F) -> Self::Output {
+        let size = size_of_val(&connection);
+        (Box::pin(connection), size)
+    }
+}
+
+/// It is polled to its end where it is, as a runtime would if every wake came at once.
+struct Polled;
+
+impl Take for Polled {
+    type Output = ();
+
+    fn take<F: Future<Output = ()> + 'static>(self, connection: F) {
+        let mut connection = pin!(connection);
+        let mut cx = Context::from_waker(Waker::noop());
+        while connection.as_mut().poll(&mut cx).is_pending() {}
+    }
 }
 
 fn on_wharf<M, C, S, B>(
@@ -379,12 +413,10 @@ impl Body for Content {
     }
 }
 
-/// Serves `rounds` of a workload on a connection of its own, polled as a runtime would if every wake came at once.
+/// Serves `rounds` of a workload on a connection of its own.
 pub fn run(server: Server, workload: Workload, rounds: u64) {
     let wire = Canned::new(workload.reads(), rounds);
-    let (mut connection, _) = server.connection(wire, workload);
-    let mut cx = Context::from_waker(Waker::noop());
-    while connection.as_mut().poll(&mut cx).is_pending() {}
+    server.with(Polled, wire, workload);
 }
 
 /// A runtime whose clock and timers can be used.

@@ -245,6 +245,7 @@ impl Live {
     }
 
     /// From `now` on it is doing that.
+    #[inline]
     pub(crate) fn enter(&self, state: State, now: Instant) {
         let since = now.saturating_duration_since(self.since);
         let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());

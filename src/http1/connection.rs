@@ -187,7 +187,7 @@ where
     }
 
     /// Decodes the next head, reading what it takes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -260,7 +260,7 @@ where
     }
 
     /// The exchange of a head that was just decoded.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, exchange: codec::Exchange) -> Exchange {
         self.wire.leave_phase();
         let live = self.wire.live();
@@ -295,7 +295,7 @@ where
     }
 
     /// Makes the request of the head that was just decoded.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open(
         &mut self,
         exchange: &mut Exchange,

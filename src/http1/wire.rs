@@ -360,7 +360,7 @@ where
     }
 
     /// A phase begins; time spent in it so far counts if it is under way already.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&mut self, phase: Phase, allowed: Duration) {
         if self.deadline.phase() != Some(phase) {
             let now = self.now();
@@ -498,6 +498,7 @@ impl Desk {
         self.input.capacity() - self.input.len()
     }
 
+    #[inline]
     fn give_back(mut self: Box<Self>) {
         if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
             self.input = BytesMut::new();

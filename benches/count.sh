@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CARGO_PROFILE_RELEASE_PANIC="${PANIC:-abort}" CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
-  cargo build -q --release -p wharf-benches --bin memory --target-dir target/counted
+  cargo build -q --release -p wharf-benches --bins --target-dir target/counted
 count() {
   valgrind --tool=callgrind --callgrind-out-file=/dev/null target/counted/release/memory "$1" "$2" "$3" 2>&1 >/dev/null |
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p'

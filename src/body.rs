@@ -385,13 +385,19 @@ impl Slot {
     }
 
     /// The same, and the task of `cx` will be woken when it changes; `stays` if that is the one of the last time.
+    #[inline]
     pub(crate) fn watch(&self, cx: &Context<'_>, stays: bool) -> Reading {
         if !(stays && self.is_watched.load(Relaxed)) {
-            let mut state = self.lock();
-            keep_waker(&mut state.feeder, cx);
-            self.is_watched.store(true, Relaxed);
+            self.watch_anew(cx);
         }
         self.reading()
+    }
+
+    #[cold]
+    fn watch_anew(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        keep_waker(&mut state.feeder, cx);
+        self.is_watched.store(true, Relaxed);
     }
 
     /// Gives the reader what it waits for; `last` if nothing will follow.

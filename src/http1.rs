@@ -264,13 +264,13 @@ impl<M> fmt::Debug for Http<M> {
 
 impl Settings {
     /// The socket of a connection, ready for its life.
-    fn wire<Io>(&self, conn: Conn<Io>) -> Wire<Io>
+    fn wire<Io>(self: &Arc<Self>, conn: Conn<Io>) -> Wire<Io>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
     {
         let (io, live) = conn.seal();
         let retires = live.since() + self.lifetime(live.id());
-        Wire::new(io, live, retires, &self.limits)
+        Wire::new(io, live, retires, self.clone())
     }
 
     /// How long the connection with this id is kept: the limit give or take a tenth, so that connections made

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 
-/// How patient the connection is with its peer, in either direction.
+/// How patient a connection is with its peer, in either direction.
 ///
 /// Waiting spends an allowance, bytes earn it back at the rate floor. It starts at the grace and never exceeds the
 /// stall time: so one figure bounds a peer that stands still, one that trickles, and one that was fast once.
@@ -16,6 +16,16 @@ pub(crate) struct Patience {
     grace: Duration,
     most: Duration,
     floor: u32,
+}
+
+impl From<&Limits> for Patience {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            grace: limits.rate_grace.min(limits.stall_timeout),
+            most: limits.stall_timeout,
+            floor: limits.rate_floor,
+        }
+    }
 }
 
 /// What is left of the patience in one direction.
@@ -27,32 +37,23 @@ pub(crate) struct Meter {
     waiting_since: Option<Instant>,
 }
 
-impl Patience {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            grace: limits.rate_grace.min(limits.stall_timeout),
-            most: limits.stall_timeout,
-            floor: limits.rate_floor,
-        }
-    }
-}
-
 impl Meter {
-    pub(crate) fn new(patience: &Patience) -> Self {
+    pub(crate) fn new(patience: impl Into<Patience>) -> Self {
         Self {
-            allowance: patience.grace,
+            allowance: patience.into().grace,
             earned: 0,
             waiting_since: None,
         }
     }
 
     /// Starts anew, for a new body.
-    pub(crate) fn restart(&mut self, patience: &Patience) {
-        (self.allowance, self.earned, self.waiting_since) = (patience.grace, 0, None);
+    pub(crate) fn restart(&mut self, patience: impl Into<Patience>) {
+        *self = Self::new(patience);
     }
 
     /// The peer has done all that was asked of it.
-    pub(crate) fn forgive(&mut self, patience: &Patience) {
+    pub(crate) fn forgive(&mut self, patience: impl Into<Patience>) {
+        let patience = patience.into();
         self.reckon(patience);
         self.allowance = self.allowance.max(patience.grace);
     }
@@ -62,9 +63,9 @@ impl Meter {
     }
 
     /// The peer's move, from `now` on.
-    pub(crate) fn wait(&mut self, now: Instant, patience: &Patience) {
+    pub(crate) fn wait(&mut self, now: Instant, patience: impl Into<Patience>) {
         if self.waiting_since.is_none() {
-            self.reckon(patience);
+            self.reckon(patience.into());
             self.waiting_since = Some(now);
         }
     }
@@ -82,7 +83,7 @@ impl Meter {
         self.earned = self.earned.saturating_add(bytes as u64);
     }
 
-    fn reckon(&mut self, patience: &Patience) {
+    fn reckon(&mut self, patience: Patience) {
         let earned = match (std::mem::take(&mut self.earned), patience.floor) {
             (0, _) => return,
             (_, 0) => patience.most,
@@ -109,15 +110,15 @@ pub(crate) struct StreamMeter {
 #[cfg(feature = "http2")]
 impl StreamMeter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let patience = Patience::new(limits);
+        let patience = Patience::from(limits);
         Self {
-            meter: Meter::new(&patience),
+            meter: Meter::new(patience),
             patience,
         }
     }
 
     pub(crate) fn forgive(&mut self) {
-        self.meter.forgive(&self.patience);
+        self.meter.forgive(self.patience);
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
@@ -125,7 +126,7 @@ impl StreamMeter {
     }
 
     pub(crate) fn wait(&mut self, now: Instant) {
-        self.meter.wait(now, &self.patience);
+        self.meter.wait(now, self.patience);
     }
 
     pub(crate) fn rest(&mut self, now: Instant) {

@@ -61,6 +61,7 @@ impl BodyDecoder {
 }
 
 impl DecodeBody for BodyDecoder {
+    #[inline]
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Piece>, Reject> {
         match self {
             Self::Known(0) => Ok(Some(Piece::End)),

@@ -156,9 +156,10 @@ enum Content {
 }
 
 impl Content {
-    #[inline]
+    #[inline(always)]
     fn of(status: StatusCode, exchange: &Exchange) -> Result<Self, EncodeError> {
         match status.as_u16() {
+            200 if exchange.method == Kind::Other => Ok(Self::Full),
             101 if exchange.upgrade => Ok(Self::Handover),
             101 => Err(EncodeError::Upgrade),
             0..200 => Err(EncodeError::Status),

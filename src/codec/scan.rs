@@ -81,6 +81,8 @@ pub(super) struct RequestLine {
     pub(super) target_end: usize,
     pub(super) form: Form,
     pub(super) http10: bool,
+    /// Known to be a GET of `/`, as a new `Request` is.
+    pub(super) is_plain: bool,
 }
 
 impl Default for Scan {
@@ -99,6 +101,7 @@ impl Default for Scan {
                 target_end: 0,
                 form: Form::Origin,
                 http10: false,
+                is_plain: false,
             },
             framing: Framing::default(),
             fields: Vec::new(),
@@ -337,6 +340,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine, (Reason, usize)> {
         target_end,
         form,
         http10,
+        is_plain: false,
     })
 }
 

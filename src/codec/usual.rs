@@ -17,6 +17,8 @@ pub(super) struct Usual {
     pub(super) len: usize,
     pub(super) request: RequestLine,
     pub(super) framing: Framing,
+    /// Nothing of its bytes is needed: a GET of `/`, and each line kept.
+    pub(super) is_kept: bool,
 }
 
 /// A field, as it was found.
@@ -51,6 +53,7 @@ pub(super) fn find(
         return None;
     }
     let mut framing = Framing::default();
+    let mut is_kept = request.is_plain;
     loop {
         let line = input.get(at..)?;
         if let [b'\r', b'\n', ..] = line {
@@ -58,6 +61,7 @@ pub(super) fn find(
                 len: at + 2,
                 request,
                 framing,
+                is_kept,
             });
         }
         if fields.len() == bounds.header_fields {
@@ -74,6 +78,7 @@ pub(super) fn find(
             at += kept.len();
             continue;
         }
+        is_kept = false;
         let (span, next) = fresh(input, at)?;
         if let Some(known) = span.known
             && known.field != Field::Other
@@ -110,8 +115,9 @@ fn fresh(input: &[u8], at: usize) -> Option<(Span, usize)> {
 /// `method SP path SP HTTP/1.x CR LF`, and where the next line begins.
 #[inline(always)]
 fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
-    let method_end = if input.first_chunk()? == b"GET " {
-        3
+    let is_get = input.first_chunk()? == b"GET ";
+    let method_end = if is_get {
+        b"GET".len()
     } else {
         input.iter().position(|&b| !field::is_tchar(b))?
     };
@@ -142,6 +148,7 @@ fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
         target_end,
         form: Form::Origin,
         http10,
+        is_plain: is_get && target_end == b"GET /".len(),
     };
     Some((request, target_end + version.len()))
 }

@@ -246,6 +246,7 @@ impl Live {
     }
 
     /// From `now` on it is doing that.
+    #[inline]
     pub(crate) fn enter(&self, state: State, now: Instant) {
         let since = now.saturating_duration_since(self.since);
         let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
@@ -265,10 +266,14 @@ impl Live {
         State::of(self.doing.load(Relaxed))
     }
 
-    /// Shows the request under way to whoever looks, or that there is none.
-    pub(crate) fn show(&self, request: Option<RequestLine>) {
-        let before = std::mem::replace(&mut self.lock().request, request);
-        drop(before);
+    /// Shows the request under way to whoever looks.
+    pub(crate) fn show(&self, request: RequestLine) {
+        self.lock().request = Some(request);
+    }
+
+    /// There is no request under way any more.
+    pub(crate) fn hide(&self) {
+        self.lock().request = None;
     }
 
     /// The request under way, if it had to be waited for.

@@ -49,7 +49,7 @@ where
                 return Box::pin(http2::serve(io, early, live, service, settings)).await;
             }
             Ok(false) => loop {
-                if let Err(ending) = connection.turn(&mut service).await {
+                if let Err(ending) = connection.exchanges(&mut service, u64::MAX).await {
                     break ending;
                 }
             },

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::State;
 use crate::limits::Limits;
-use crate::meter::{Meter, Patience};
+use crate::meter::Meter;
 
 /// What the connection waits for, where that has a fixed time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,6 @@ pub(super) struct Deadline {
     phase: Option<(Phase, Instant)>,
     pub(super) reading: Meter,
     pub(super) writing: Meter,
-    pub(super) patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer wakes the task that the connection is in.
     is_armed: bool,
@@ -63,13 +62,11 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new(limits: &Limits) -> Self {
-        let patience = Patience::new(limits);
-        let meter = Meter::new(&patience);
+        let meter = Meter::new(limits);
         Self {
             phase: None,
             reading: meter.clone(),
             writing: meter,
-            patience,
             timer: None,
             is_armed: false,
         }

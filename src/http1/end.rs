@@ -171,7 +171,7 @@ where
 
     /// Gives the socket away, once the response that says so is on the wire, and waits for its end: until then the
     /// connection counts as open, and what it is told is passed on.
-    async fn hand_over(mut self, taker: Option<oneshot::Sender<Upgraded>>) -> CloseReason
+    async fn hand_over(mut self, taker: Option<Box<oneshot::Sender<Upgraded>>>) -> CloseReason
     where
         Io: Send + 'static,
     {

@@ -11,6 +11,7 @@ use crate::error::{Reason, Reject};
 use crate::http1::deadline::{Late, Phase};
 use crate::upgrade::Upgraded;
 
+/// Small, because a connection keeps it across every wait: what is rare is boxed.
 pub(super) struct Exchange {
     /// What the codec knows of it.
     pub(super) codec: codec::Exchange,
@@ -19,8 +20,8 @@ pub(super) struct Exchange {
     /// Its method and path, until it has to be waited for: then they are shown to whoever looks.
     request: Option<RequestLine>,
     /// Takes the socket, if the request offered to leave HTTP.
-    pub(super) upgrade: Option<oneshot::Sender<Upgraded>>,
-    why: Option<CloseReason>,
+    pub(super) upgrade: Option<Box<oneshot::Sender<Upgraded>>>,
+    why: Option<Box<CloseReason>>,
 }
 
 impl Exchange {
@@ -49,7 +50,7 @@ impl Exchange {
     /// It has to be waited for.
     pub(super) fn show(&mut self, live: &Live) {
         if let Some(request) = self.request.take() {
-            live.show(Some(request));
+            live.show(request);
         }
     }
 
@@ -57,7 +58,7 @@ impl Exchange {
     #[inline]
     pub(super) fn hide(&mut self, live: &Live) {
         if self.request.is_none() {
-            live.show(None);
+            live.hide();
         }
     }
 
@@ -65,14 +66,14 @@ impl Exchange {
     pub(super) fn close(&mut self, why: CloseReason) {
         if self.codec.close.is_none() {
             self.codec.close = Some(Close::Connection);
-            self.why = Some(why);
+            self.why = Some(Box::new(why));
         }
     }
 
     /// Why the connection ends with this exchange, if it does.
     pub(super) fn closes(&mut self) -> Option<CloseReason> {
         let close = self.codec.close?;
-        Some(self.why.take().unwrap_or_else(|| close.into()))
+        Some(self.why.take().map_or_else(|| close.into(), |why| *why))
     }
 }
 
@@ -114,7 +115,7 @@ pub(super) enum Ending {
     /// Nothing more can be sent, or is worth it.
     Abort(CloseReason),
     /// What is owed is sent and the socket leaves HTTP.
-    HandOver(Option<oneshot::Sender<Upgraded>>),
+    HandOver(Option<Box<oneshot::Sender<Upgraded>>>),
 }
 
 impl Ending {

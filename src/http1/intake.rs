@@ -62,6 +62,7 @@ impl<D: DecodeBody> Intake<D> {
     }
 
     /// Begins the body of a request whose head was just decoded.
+    #[inline(always)]
     pub(super) fn open<Io>(
         &mut self,
         wire: &mut Wire<Io>,
@@ -76,8 +77,24 @@ impl<D: DecodeBody> Intake<D> {
             live: wire.live().clone(),
             exchange: exchange.number,
         };
+        if length == Length::Known(0) {
+            return Body::arrived(Bytes::new(), origin);
+        }
+        self.open_content(wire, exchange, length, decoder, origin)
+    }
+
+    fn open_content<Io>(
+        &mut self,
+        wire: &mut Wire<Io>,
+        exchange: &Exchange,
+        length: Length,
+        decoder: D,
+        origin: Origin,
+    ) -> Body
+    where
+        Io: AsyncRead + AsyncWrite + Unpin,
+    {
         let remaining = match length {
-            Length::Known(0) => return Body::arrived(Bytes::new(), origin),
             Length::Known(length) => {
                 let input = &mut wire.desk().input;
                 let whole = usize::try_from(length)
@@ -157,7 +174,7 @@ impl<D: DecodeBody> Intake<D> {
             if exchange.codec.expects_continue && !wire.has_input() {
                 say_continue(wire, codec, exchange);
             }
-            match wire.poll_fill(cx)? {
+            match wire.poll_fill_body(cx, body.decoder.remaining())? {
                 Poll::Ready(_) => wire.stop_waiting_for_body(),
                 Poll::Pending => {
                     wire.wait_for_body();
@@ -216,7 +233,7 @@ impl<D: DecodeBody> Intake<D> {
                     break;
                 }
             }
-            ready!(wire.poll_fill(cx))?;
+            ready!(wire.poll_fill_body(cx, body.decoder.remaining()))?;
         }
         body.over = true;
         Poll::Ready(Ok(()))

@@ -171,12 +171,12 @@ where
         if self.owes_too_much() {
             self.make_room().await?;
         }
-        let head = self.next_head().await?;
+        let head = self.until(|cx, this| this.poll_head(cx)).await??;
         if may_share(&head, &self.wire.desk().parts.method) {
             return self.share(service, most, head).await;
         }
         self.intake.ahead = Some(Box::new(head));
-        self.turn(service).await
+        self.exchanges(service, 1).await
     }
 
     /// Answers a request, and those that come behind it and may share its turn.
@@ -283,7 +283,7 @@ where
         // Nothing behind a request that asked for close is served (RFC 9112 section 9.6).
         self.is_closed |= exchange.codec.close.is_some();
         let none = Length::Known(0);
-        let call = catch(|| service.call(connection.open(&mut exchange, none, decoder)));
+        let call = catch(|| service.call(connection.open(&mut exchange, (none, decoder))));
         let call = match call {
             Ok(call) => Call::Running(Box::pin(call)),
             Err(panicked) => Call::Done(Err(Failed::Panicked(panicked))),

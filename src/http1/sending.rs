@@ -37,7 +37,7 @@ where
 {
     /// Decides whether the connection can go on and encodes the response's head; what is left is its body, if it has
     /// one that must be polled.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin<B>(&mut self, exchange: &mut Exchange, response: Response<B>) -> Begun<B, C>
     where
         B: http_body::Body,
@@ -132,7 +132,7 @@ where
     }
 
     /// Polls the response's body and encodes it as there is room; the request's body may still be read meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll_send<B>(
         &mut self,
         cx: &mut Context<'_>,

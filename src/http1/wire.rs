@@ -14,21 +14,23 @@ use http::{HeaderMap, Request, request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
+use super::Settings;
 use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
 use crate::conn::{CloseReason, Live, State, Told};
-use crate::limits::Limits;
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
 /// short read tells the runtime without another system call that the socket is empty.
-const READ_LEAST: usize = 4 * 1024;
-/// The room for a read once reads have been filling it, as large uploads do.
-const READ_MOST: usize = 64 * 1024;
+const READ_LEAST: u32 = 4 * 1024;
+/// The room for a read of a body once reads have been filling it, as large uploads do.
+const READ_MOST: u32 = 64 * 1024;
+/// Room beyond the end of a body, for the same reason as above.
+const READ_SLACK: u64 = 256;
 /// After so many requests, or so many bytes read, in one go a connection lets others have the thread.
 const FAIR_REQUESTS: u32 = 16;
-const FAIR_BYTES: usize = 32 * 1024;
+const FAIR_BYTES: u32 = 32 * 1024;
 /// After so many bytes written in one go, too.
-const FAIR_WRITTEN: usize = 512 * 1024;
+const FAIR_WRITTEN: u32 = 512 * 1024;
 
 /// Why a wait ended without what was waited for.
 #[derive(Debug)]
@@ -52,12 +54,13 @@ pub(super) struct Wire<Io> {
     io: Io,
     /// `None` while idle: the buffers are back in the thread's pool.
     desk: Option<Box<Desk>>,
+    settings: Arc<Settings>,
     deadline: Deadline,
     live: Arc<Live>,
     /// The task that the connection is in, which timer and server wake.
     task: Option<Waker>,
     /// How long the connection may be idle, where a response said so.
-    idle_timeout: Option<Duration>,
+    idle_seconds: Option<u32>,
     /// When the connection has been kept for long enough.
     retires: Instant,
     /// What the server has told this connection.
@@ -74,11 +77,11 @@ pub(super) struct Wire<Io> {
     is_last_look: bool,
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
-    read_room: usize,
+    read_room: u32,
     /// What this connection has had of the thread since it last gave it up.
     requests: u32,
-    bytes_read: usize,
-    bytes_written: usize,
+    bytes_read: u32,
+    bytes_written: u32,
 }
 
 /// What an exchange under way needs; pooled, so that an idle connection holds none of it.
@@ -95,14 +98,15 @@ impl<Io> Wire<Io>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(io: Io, live: Arc<Live>, retires: Instant, limits: &Limits) -> Self {
+    pub(super) fn new(io: Io, live: Arc<Live>, retires: Instant, settings: Arc<Settings>) -> Self {
         Self {
             io,
             desk: None,
-            deadline: Deadline::new(limits),
+            deadline: Deadline::new(&settings.limits),
+            settings,
             live,
             task: None,
-            idle_timeout: None,
+            idle_seconds: None,
             retires,
             told: Told::Nothing,
             has_mail: false,
@@ -172,22 +176,38 @@ where
             .is_some_and(|task| task.will_wake(cx.waker()))
     }
 
-    /// Reads once, into at least `least` bytes of room; 0 is the peer's end.
+    /// Reads once; 0 is the peer's end.
+    #[inline]
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = self.read_room;
-        let desk = self.desk.get_or_insert_with(Desk::take);
-        let spare = desk.input.capacity() - desk.input.len();
-        if spare < room / 4 {
-            desk.input.reserve(room);
-        }
-        let room = desk.input.capacity() - desk.input.len();
-        let read = ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx))?;
-        // A large upload fills its room again and again; a connection of small requests never does.
-        if read == room {
+        self.poll_fill_room(cx, READ_LEAST)
+    }
+
+    /// Reads once of a body of which `remaining` bytes are to come, if that is known: into one allocation a frame, as
+    /// large as reads have been filling so far, so that a client that declares much and sends little gets little.
+    pub(super) fn poll_fill_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        remaining: Option<u64>,
+    ) -> Poll<io::Result<usize>> {
+        let most = remaining.map_or(u64::MAX, |remaining| remaining.saturating_add(READ_SLACK));
+        let room = u64::from(self.read_room).min(most) as u32;
+        let read = ready!(self.poll_fill_room(cx, room))?;
+        if self.desk().spare() == 0 {
             self.read_room = (self.read_room * 4).min(READ_MOST);
+        } else if read < self.read_room as usize / 4 {
+            self.read_room = (self.read_room / 4).max(READ_LEAST);
         }
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_fill_room(&mut self, cx: &mut Context<'_>, room: u32) -> Poll<io::Result<usize>> {
+        let desk = self.desk.get_or_insert_with(Desk::take);
+        if desk.spare() < room as usize / 4 {
+            desk.input.reserve(room as usize);
+        }
+        let read = ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx))?;
         self.eof = read == 0;
-        self.bytes_read += read;
+        count(&mut self.bytes_read, read);
         self.live.count_in(read);
         Poll::Ready(Ok(read))
     }
@@ -201,7 +221,7 @@ where
                 if !desk.input.is_empty() {
                     break;
                 }
-                desk.input.reserve(READ_LEAST);
+                desk.input.reserve(READ_LEAST as usize);
             }
             let read = match ready!(pin!(self.io.read_buf(&mut desk.input)).poll(cx)) {
                 Ok(read) => read,
@@ -229,13 +249,13 @@ where
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.unflushed = true;
-                    self.bytes_written += written;
+                    count(&mut self.bytes_written, written);
                     self.live.count_out(written);
                     if self.deadline.writing.is_waiting() {
                         let now = *self.now.get_or_insert_with(Instant::now);
                         self.deadline.writing.rest(now);
                         if desk.output.is_empty() {
-                            self.deadline.writing.forgive(&self.deadline.patience);
+                            self.deadline.writing.forgive(&self.settings.limits);
                         }
                     }
                     self.deadline.writing.earn(written);
@@ -243,7 +263,7 @@ where
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let now = *self.now.get_or_insert_with(Instant::now);
-                    self.deadline.writing.wait(now, &self.deadline.patience);
+                    self.deadline.writing.wait(now, &self.settings.limits);
                     return Poll::Pending;
                 }
             }
@@ -327,16 +347,19 @@ where
         self.retires
     }
 
-    /// How long it may be idle from here on, if that isn't the usual time.
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
+    /// How long it may be idle from here on.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_seconds
+            .map_or(self.settings.limits.idle_timeout, |seconds| {
+                Duration::from_secs(u64::from(seconds))
+            })
     }
 
     /// A response advertised so many seconds. What is enforced is one more, so that a client that goes by the
     /// field never sends into a connection that is being closed.
     pub(super) fn keep_idle(&mut self, advertised: Option<u32>) {
         if let Some(seconds) = advertised {
-            self.idle_timeout = Some(Duration::from_secs(u64::from(seconds) + 1));
+            self.idle_seconds = Some(seconds.saturating_add(1));
         }
     }
 
@@ -345,6 +368,7 @@ where
     }
 
     /// A phase begins; time spent in it so far counts if it is under way already.
+    #[inline(always)]
     pub(super) fn enter(&mut self, phase: Phase, allowed: Duration) {
         if self.deadline.phase() != Some(phase) {
             let now = self.now();
@@ -373,7 +397,7 @@ where
     /// The client's move: more of a body that is wanted.
     pub(super) fn wait_for_body(&mut self) {
         let now = self.now();
-        self.deadline.reading.wait(now, &self.deadline.patience);
+        self.deadline.reading.wait(now, &self.settings.limits);
     }
 
     /// The client moved, or its body isn't wanted any more.
@@ -393,7 +417,7 @@ where
     /// Another request body begins.
     pub(super) fn restart_reading(&mut self) {
         self.body_late = false;
-        self.deadline.reading.restart(&self.deadline.patience);
+        self.deadline.reading.restart(&self.settings.limits);
     }
 
     pub(super) fn body_is_late(&mut self) -> bool {
@@ -408,6 +432,10 @@ where
             .map_or_else(Bytes::new, |mut desk| desk.input.split().freeze());
         (self.io, early)
     }
+}
+
+fn count(counter: &mut u32, bytes: usize) {
+    *counter = counter.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
 }
 
 fn poll_write<Io>(io: &mut Io, output: &mut Output, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
@@ -473,9 +501,16 @@ impl Desk {
         }
     }
 
-    fn give_back(self: Box<Self>) {
+    /// The room for reading that is there.
+    fn spare(&self) -> usize {
+        self.input.capacity() - self.input.len()
+    }
+
+    #[inline]
+    fn give_back(mut self: Box<Self>) {
         if self.input.capacity() > DESK_MOST || self.output.capacity() > DESK_MOST {
-            return;
+            self.input = BytesMut::new();
+            self.output.shrink(DESK_MOST);
         }
         DESKS.with_borrow_mut(|desks| {
             if desks.len() < POOL {

@@ -559,7 +559,7 @@ impl Line {
     /// It has to be waited for.
     fn show(&mut self, state: State, around: &mut Around) {
         if let Some(request) = self.request.take() {
-            around.live.show(Some(request));
+            around.live.show(request);
         }
         around.state = state;
     }
@@ -567,7 +567,7 @@ impl Line {
     /// It is over.
     fn hide(&mut self, live: &Live) {
         if self.request.take().is_none() {
-            live.show(None);
+            live.hide();
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,6 +149,8 @@ struct Player {
     /// Bytes of content that may be owed; `None` where a handler gives content that nobody is owed.
     most_owed: Option<usize>,
     probes: bool,
+    /// The runtime has had its turn since the connection was polled last.
+    has_yielded: bool,
     bug: Option<Bug>,
 }
 
@@ -224,6 +226,7 @@ impl Player {
             patience: script.house.patience(),
             most_owed: judge::most_owed(script),
             probes: timing.seed.is_multiple_of(4),
+            has_yielded: false,
             bug,
         }
     }
@@ -240,6 +243,7 @@ impl Player {
             let is_spurious =
                 self.connection.is_some() && self.net.lock().is_spurious() && self.idle_polls == 0;
             if self.connection.is_some() && (self.woken.take() || is_spurious) {
+                self.has_yielded = false;
                 self.tell();
                 self.poll_connection();
             } else if !self.poll_tasks(cx) && !self.client.is_due(now) {
@@ -247,6 +251,10 @@ impl Player {
                     return Poll::Ready(());
                 }
                 if self.probes {
+                    // Whoever yielded to the runtime is woken after its turn, and has not been forgotten until then.
+                    if !std::mem::replace(&mut self.has_yielded, true) {
+                        return pin!(tokio::task::yield_now()).poll(cx);
+                    }
                     self.probe();
                 }
                 match self.sleep(now, cx) {

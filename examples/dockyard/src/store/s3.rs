@@ -96,7 +96,10 @@ impl S3 {
         else {
             return Err(wrong());
         };
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots();
+        // Named, because a build that has two providers has no default one.
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| StoreError::Failed(format!("TLS to the bucket: {error}")))?;
         let connector = connector.https_or_http().enable_http1().build();
         let remote = Service {
             client: Client::builder(TokioExecutor::new()).build(connector),

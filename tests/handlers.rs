@@ -358,7 +358,7 @@ async fn a_body_that_is_read_elsewhere_fails_when_its_connection_ends() {
         let tell = tell.clone();
         tokio::spawn(async move {
             let whole = request.into_body().collect().await;
-            let error = whole.err().expect("the body was cut");
+            let error = whole.expect_err("the body was cut");
             let reason = error.downcast_ref::<Reject>().map(Reject::reason);
             tell.send(reason).expect("the test listens");
         });

@@ -35,6 +35,9 @@ pub(super) struct Connection<Io, C: Codec> {
     pub(super) settings: Arc<Settings>,
 }
 
+/// A head, or why none will come.
+type Heard<C> = Result<Head<<C as Codec>::Decoder>, Ending>;
+
 /// Serves a connection to its end.
 ///
 /// What lives as long as the connection is made here and only borrowed below: an argument of an `async fn` is stored
@@ -83,6 +86,10 @@ where
     ///
     /// A future for each exchange would be nicer to look at, and cost 150 to 200 instructions a request to begin, to
     /// leave and to drop.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an argument of an `async fn` that its body moves is stored twice"
+    )]
     pub(super) fn exchanges<S, B>(
         &mut self,
         service: &mut S,
@@ -192,10 +199,7 @@ where
 
     /// Decodes the next head, reading what it takes.
     #[inline(always)]
-    pub(super) fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Result<Head<C::Decoder>, Ending>, Stop>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard<C>, Stop>> {
         if let Some(ahead) = self.intake.ahead.take() {
             return Poll::Ready(Ok(Ok(*ahead)));
         }

@@ -23,8 +23,8 @@ const USUAL: Duration = Duration::from_millis(60);
 
 /// How long a load is offered, in full and in the quick form.
 const LONG: Duration = Duration::from_secs(3);
-const SHORT: Duration = Duration::from_secs(2);
-const BURST: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_millis(1500);
+const BURST: Duration = Duration::from_secs(1);
 
 /// One way of shedding.
 struct Shed {

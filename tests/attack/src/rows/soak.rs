@@ -29,7 +29,7 @@ struct Seen {
 }
 
 pub(super) async fn soak(plan: Plan) -> Found {
-    let time = Duration::from_secs(plan.of(600, 10));
+    let time = Duration::from_secs(plan.of(600, 5));
     let (wharf, axum) = side_by_side(async |kind| run(kind, time).await).await?;
     let scaled = |verdict: Verdict| Verdict {
         scale: plan

@@ -125,15 +125,8 @@ where
                 let sending = {
                     let mut call = pin!(None);
                     let _ = catch(|| call.set(Some(service.call(self.open(&mut exchange, body)))));
-                    match call.as_pin_mut() {
-                        Some(mut call) => {
-                            self.until(|cx, this| {
-                                this.poll_answer(cx, call.as_mut(), &mut exchange)
-                            })
-                            .await?
-                        }
-                        None => self.fail(&mut exchange, Failed::Panicked(Panicked)),
-                    }
+                    self.until(|cx, this| this.poll_answer(cx, call.as_mut(), &mut exchange))
+                        .await?
                 };
                 {
                     let mut sending = pin!(sending?);
@@ -334,7 +327,7 @@ where
     fn poll_answer<F, B, E>(
         &mut self,
         cx: &mut Context<'_>,
-        mut call: Pin<&mut F>,
+        mut call: Pin<&mut Option<F>>,
         exchange: &mut Exchange,
     ) -> Poll<Result<Begun<B, C>, Stop>>
     where
@@ -347,19 +340,23 @@ where
             let _ = self.poll_feed(cx, exchange)?;
         }
         loop {
+            // A call that panicked isn't there.
+            let Some(running) = call.as_mut().as_pin_mut() else {
+                return Poll::Ready(Ok(self.fail(exchange, Failed::Panicked(Panicked))));
+            };
             // Through a place of its own, because what `catch` returns is moved more than once.
             let mut answer = Poll::Pending;
-            if let Err(panicked) = catch(|| answer = call.as_mut().poll(cx)) {
-                return Poll::Ready(Ok(self.fail(exchange, Failed::Panicked(panicked))));
+            if catch(|| answer = running.poll(cx)).is_err() {
+                call.set(None);
+                continue;
             }
-            match answer {
-                Poll::Ready(Ok(response)) => {
-                    return Poll::Ready(Ok(self.begin(exchange, response)));
-                }
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Ok(self.fail(exchange, Failed::Error(error.into()))));
-                }
-                Poll::Pending => {}
+            if let Poll::Ready(answer) = answer {
+                // It may still hold the request's body, and whether that is read decides how the response begins.
+                call.set(None);
+                return Poll::Ready(Ok(match answer {
+                    Ok(response) => self.begin(exchange, response),
+                    Err(error) => self.fail(exchange, Failed::Error(error.into())),
+                }));
             }
             if self.wire.live().expects_mail() {
                 let mail = self.wire.live().take_mail();

@@ -26,6 +26,7 @@ mod ending;
 mod frames;
 mod hpack;
 mod intake;
+mod meter;
 mod reply;
 mod request;
 mod stream;

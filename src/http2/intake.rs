@@ -11,13 +11,13 @@ use http::StatusCode;
 use http_body::Frame;
 use tokio::time::Instant;
 
+use super::meter::StreamMeter;
 use super::request::{Asked, judge_trailers};
 use super::stream::Around;
 use crate::body::{Body, Origin, Reading, Slot};
 use crate::codec::Length;
 use crate::error::{Reason, Reject};
 use crate::limits::Limits;
-use crate::meter::StreamMeter;
 
 /// The body of one request, as long as it crosses.
 pub(super) struct Intake {

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::intake::Intake;
+use super::meter::StreamMeter;
 use super::reply::{self, Follows};
 use super::tunnel::Tunnel;
 use crate::codec::Kind;
@@ -23,7 +24,6 @@ use crate::error::{BoxError, Reject};
 use crate::http1::Settings;
 use crate::interim::Message;
 use crate::limits::Limits;
-use crate::meter::StreamMeter;
 use crate::service::{Failed, catch};
 use crate::upgrade::Upgraded;
 

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::churn::Churn;
 use super::frames::{Cut, Cutter, HEAD, Head, Rules, code, kind};
 use super::hpack;
+use super::meter::StreamMeter;
 use crate::conn::{Http2Error, Live};
 use crate::limits::Limits;
-use crate::meter::StreamMeter;
 
 /// The first bytes of a client (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

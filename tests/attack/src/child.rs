@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,15 +102,20 @@ impl<'a> Start<'a> {
                 log.lock().expect("a log").push(line);
             }
         });
-        let mut first = String::new();
         let stdout = process.stdout.take().ok_or("no stdout")?;
+        let (tell, announcement) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut first = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut first);
+            tell.send(first)
+        });
         let mut child = Child {
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             id: 0,
             said,
         };
-        BufReader::new(stdout).read_line(&mut first)?;
+        let first = announcement.recv_timeout(SOON).unwrap_or_default();
         let announced = first
             .trim()
             .strip_prefix("listening ")
@@ -217,8 +222,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Under a wrapper the server would go on without it.
-        let _ = self.signal(Signal::KILL);
+        // Under a wrapper the server would go on without it. Of one that has ended the number may be another's by now.
+        if let Ok(None) = self.process.try_wait() {
+            let _ = self.signal(Signal::KILL);
+        }
         let _ = self.ended();
     }
 }

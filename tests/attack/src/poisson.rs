@@ -14,7 +14,7 @@ use crate::figures::{millis, quantile, seconds};
 /// Later than that nobody waits for an answer any more.
 const GOOD: Duration = Duration::from_millis(200);
 /// And this is when the sender itself gives up on it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of one request.
 #[derive(Debug, Clone, Copy)]

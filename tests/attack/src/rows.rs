@@ -115,6 +115,6 @@ pub(crate) fn all() -> Vec<Row> {
             Box::pin(overload::open_loop(plan))
         }),
         Row::measures("handover", "T36", |plan| Box::pin(restart::handover(plan))),
-        Row::measures("soak", "T41", |plan| Box::pin(soak::soak(plan))),
+        Row::waits("soak", "T41", |plan| Box::pin(soak::soak(plan))),
     ]
 }

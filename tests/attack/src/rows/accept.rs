@@ -127,7 +127,7 @@ pub(super) async fn injected(plan: Plan) -> Found {
             ("EPROTO", 0.02),
             ("ENETDOWN", 0.02),
         ][..],
-        &[("EMFILE", 0.2), ("ECONNABORTED", 0.02)][..],
+        &[("EMFILE", 0.5), ("ECONNABORTED", 0.2)][..],
     );
     let mut verdicts = Vec::new();
     for &(error, most) in errors {

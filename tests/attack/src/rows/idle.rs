@@ -51,14 +51,16 @@ pub(super) async fn house(plan: Plan) -> Found {
     let held = |verdict| plan.scaled(verdict, 15_000, guests);
     Ok(vec![
         held(
-            Verdict::new(
-                "T5",
-                format!("{guests} idle: the slowest of 200 newcomers is served in"),
-                "ms",
-                slowest(&mut wharf),
-            )
-            .axum(slowest(&mut axum))
-            .at_most(50.0),
+            plan.timed(
+                Verdict::new(
+                    "T5",
+                    format!("{guests} idle: the slowest of 200 newcomers is served in"),
+                    "ms",
+                    slowest(&mut wharf),
+                )
+                .axum(slowest(&mut axum))
+                .at_most(50.0),
+            ),
         ),
         Verdict::new("T5", "full house: newcomers refused", "", wharf.refused)
             .axum(axum.refused)
@@ -120,14 +122,20 @@ async fn fill(
         io::Result::Ok(client)
     })
     .await?;
-    // All of them have been accepted, but for a few that a full queue may have made wait.
+    // Until all of them have been accepted.
     let begun = Instant::now();
     let mut held = 0;
     while held < guests && begun.elapsed() < Duration::from_secs(6) {
         tokio::time::sleep(Duration::from_millis(5)).await;
         held = child.descriptors()? - files;
     }
-    if held < guests * 99 / 100 {
+    // wharf has to hold them all. axum's shorter queue may have lost some; what each costs can be said all the same.
+    let least = if kind == Kind::Wharf {
+        guests
+    } else {
+        guests / 2
+    };
+    if held < least {
         return Err(format!("{} holds {held} of {guests} connections", kind.name()).into());
     }
     let memory = (child.memory_kib()? - memory) / held as f64;

@@ -234,14 +234,16 @@ pub(super) async fn single_bytes(plan: Plan) -> Found {
     })
     .await?;
     Ok(vec![
-        Verdict::new(
-            "T43",
-            "a head of 30 kB in single bytes: processor time for a byte",
-            "ns",
-            wharf.0,
-        )
-        .axum(axum.0)
-        .at_most_or_as_axum(2_000.0),
+        plan.timed(
+            Verdict::new(
+                "T43",
+                "a head of 30 kB in single bytes: processor time for a byte",
+                "ns",
+                wharf.0,
+            )
+            .axum(axum.0)
+            .at_most_or_as_axum(2_000.0),
+        ),
         Verdict::new(
             "T43",
             "a head in single bytes: the same, times that of one of 7.5 kB",

@@ -130,14 +130,16 @@ pub(super) async fn heads(plan: Plan) -> Found {
         )
         .axum(answered(&axum.0, "408"))
         .at_least(attackers as f64),
-        Verdict::new(
-            "T1",
-            "slow head: p99 of others beside them, times that without",
-            "",
-            wharf.1,
-        )
-        .axum(axum.1)
-        .at_most_or_as_axum(2.0),
+        plan.timed(
+            Verdict::new(
+                "T1",
+                "slow head: p99 of others beside them, times that without",
+                "",
+                wharf.1,
+            )
+            .axum(axum.1)
+            .at_most_or_as_axum(2.0),
+        ),
         Verdict::new("T1", "slow head: others refused", "", wharf.2)
             .axum(axum.2)
             .at_most(0.0),

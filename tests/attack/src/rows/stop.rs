@@ -62,8 +62,8 @@ pub(super) async fn busy(plan: Plan) -> Found {
         sleep(Duration::from_millis(100)).await;
         child.signal(Signal::TERM)?;
         let begun = Instant::now();
-        let ended = timeout(Duration::from_secs(3), child.end()).await;
-        Ok(ended.map_or(Seen::Beyond(3.0), |_| seconds(begun.elapsed()).into()))
+        let ended = timeout(Duration::from_secs(1), child.end()).await;
+        Ok(ended.map_or(Seen::Beyond(1.0), |_| seconds(begun.elapsed()).into()))
     })
     .await?;
     let scaled = |verdict| plan.scaled(verdict, 20, stops);

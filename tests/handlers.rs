@@ -303,6 +303,25 @@ async fn unread_bodies_are_drained_up_to_256_kib_as_declared() {
     }
 }
 
+/// A future that is ready at once and holds the request until it is dropped, as those of some layers do.
+struct Holds(#[allow(dead_code, reason = "held, not used")] Request<Body>);
+
+impl Future for Holds {
+    type Output = Result<Response<Body>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(Response::new(Body::from("early"))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_only_the_answered_future_holds_is_unread() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 262145\r\n\r\nsome";
+    let (answer, report) = exchange(head, service_fn(Holds)).await;
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(report.reason, CloseReason::BodyUnread);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_may_be_read_elsewhere_after_the_response() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);

@@ -128,12 +128,9 @@ fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
     let target_end = target + target::path_and_query_len(rest)?;
     // Two comparisons of eight bytes, where a pattern of eleven would be eleven of one.
     let version = input.get(target_end..)?.first_chunk::<11>()?;
-    let http10 = match version.last_chunk::<8>()? {
-        end if end == b"TP/1.1\r\n" => false,
-        end if end == b"TP/1.0\r\n" => true,
-        _ => return None,
-    };
-    if version.first_chunk::<8>()? != b" HTTP/1." {
+    let end = version.last_chunk::<8>()?;
+    let http10 = end == b"TP/1.0\r\n";
+    if version.first_chunk::<8>()? != b" HTTP/1." || !http10 && end != b"TP/1.1\r\n" {
         return None;
     }
     let kind = scan::kind(input.get(..method_end)?);

@@ -35,6 +35,9 @@ pub(super) struct Connection<Io, C: Codec> {
     pub(super) settings: Arc<Settings>,
 }
 
+/// The next head, or why there is none.
+type Decoded<C> = Result<Head<<C as Codec>::Decoder>, Ending>;
+
 /// Serves a connection to its end.
 ///
 /// What lives as long as the connection is made here and only borrowed below: an argument of an `async fn` is stored
@@ -83,6 +86,10 @@ where
     ///
     /// A future for each exchange would be nicer to look at, and cost 150 to 200 instructions a request to begin, to
     /// leave and to drop.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps each of its arguments twice"
+    )]
     pub(super) fn exchanges<S, B>(
         &mut self,
         service: &mut S,
@@ -118,15 +125,8 @@ where
                 let sending = {
                     let mut call = pin!(None);
                     let _ = catch(|| call.set(Some(service.call(self.open(&mut exchange, body)))));
-                    match call.as_pin_mut() {
-                        Some(mut call) => {
-                            self.until(|cx, this| {
-                                this.poll_answer(cx, call.as_mut(), &mut exchange)
-                            })
-                            .await?
-                        }
-                        None => self.fail(&mut exchange, Failed::Panicked(Panicked)),
-                    }
+                    self.until(|cx, this| this.poll_answer(cx, call.as_mut(), &mut exchange))
+                        .await?
                 };
                 {
                     let mut sending = pin!(sending?);
@@ -188,10 +188,7 @@ where
 
     /// Decodes the next head, reading what it takes.
     #[inline(always)]
-    pub(super) fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Result<Head<C::Decoder>, Ending>, Stop>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Decoded<C>, Stop>> {
         if let Some(ahead) = self.intake.ahead.take() {
             return Poll::Ready(Ok(Ok(*ahead)));
         }
@@ -318,7 +315,7 @@ where
     fn poll_answer<F, B, E>(
         &mut self,
         cx: &mut Context<'_>,
-        mut call: Pin<&mut F>,
+        mut call: Pin<&mut Option<F>>,
         exchange: &mut Exchange,
     ) -> Poll<Result<Begun<B, C>, Stop>>
     where
@@ -331,19 +328,23 @@ where
             let _ = self.poll_feed(cx, exchange)?;
         }
         loop {
+            // A call that panicked isn't there.
+            let Some(running) = call.as_mut().as_pin_mut() else {
+                return Poll::Ready(Ok(self.fail(exchange, Failed::Panicked(Panicked))));
+            };
             // Through a place of its own, because what `catch` returns is moved more than once.
             let mut answer = Poll::Pending;
-            if let Err(panicked) = catch(|| answer = call.as_mut().poll(cx)) {
-                return Poll::Ready(Ok(self.fail(exchange, Failed::Panicked(panicked))));
+            if catch(|| answer = running.poll(cx)).is_err() {
+                call.set(None);
+                continue;
             }
-            match answer {
-                Poll::Ready(Ok(response)) => {
-                    return Poll::Ready(Ok(self.begin(exchange, response)));
-                }
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Ok(self.fail(exchange, Failed::Error(error.into()))));
-                }
-                Poll::Pending => {}
+            if let Poll::Ready(answer) = answer {
+                // It may still hold the request's body, and whether that is read decides how the response begins.
+                call.set(None);
+                return Poll::Ready(Ok(match answer {
+                    Ok(response) => self.begin(exchange, response),
+                    Err(error) => self.fail(exchange, Failed::Error(error.into())),
+                }));
             }
             if self.wire.live().expects_mail() {
                 let mail = self.wire.live().take_mail();

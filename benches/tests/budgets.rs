@@ -39,13 +39,9 @@ fn a_tiny_request_allocates_what_its_handler_does() {
 /// Beside that: the request's map outgrows the response's that is recycled, twice, for its twelve fields.
 #[test]
 fn a_browsers_request_allocates_four_times() {
-    at_most(Server::Strict, Workload::Browser, 4.0, 2_000.0);
-}
-
-/// `httparse` has no kept lines, and three of the names aren't stored without a copy.
-#[test]
-fn a_browsers_request_over_httparse_allocates_seven_times() {
-    at_most(Server::Httparse, Workload::Browser, 7.0, 2_100.0);
+    for server in WHARF {
+        at_most(server, Workload::Browser, 4.0, 2_000.0);
+    }
 }
 
 /// Beside the response's map: the list of frames that the handler collects. The body itself is a part of the read.

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `CODEC=httparse` switches the parser, `WORKERS=n` the number of threads, `RUNTIME=local` gives each of them a runtime of
-//! its own; `TERM` drains, a second one cuts.
+//! its own; `TERM` drains, a second one cuts. Built with the feature `http2` it speaks HTTP/2 too, by prior knowledge; built
+//! with `tls`, `TLS=1` puts TLS below, with a development certificate for `localhost`.
 //! What is sent here is fixed: tools compare it byte by byte.
 
 use std::iter::repeat_n;
@@ -178,6 +179,12 @@ fn main() {
         _ => None,
     });
 
+    let tls = setting("TLS", "`1` or `0`", |text| match text {
+        "0" => Some(false),
+        "1" if cfg!(feature = "tls") => Some(true),
+        _ => None,
+    });
+
     let (httparse, local) = (codec.unwrap_or(false), runtime.unwrap_or(false));
 
     let mut server = Server::new();
@@ -191,7 +198,13 @@ fn main() {
         runtime.worker_threads(1);
     }
     let outcome = match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(server, port.unwrap_or(8888), httparse, local)),
+        Ok(runtime) => runtime.block_on(run(
+            server,
+            port.unwrap_or(8888),
+            httparse,
+            local,
+            tls.unwrap_or(false),
+        )),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = outcome {
@@ -199,21 +212,63 @@ fn main() {
     }
 }
 
-async fn run(server: Server, port: u16, httparse: bool, local: bool) -> Result<()> {
+async fn run(server: Server, port: u16, httparse: bool, local: bool, tls: bool) -> Result<()> {
     let listener = Listener::tcp(format!("127.0.0.1:{port}"))?;
-    println!("listening on http://{}", listener.local());
+    let scheme = if tls { "https" } else { "http" };
+    println!("listening on {scheme}://{}", listener.local());
     let server = server.listen(listener)?;
 
-    let app = ServiceBuilder::new();
+    let tls = tls.then(development::tls).transpose()?;
+    let app = ServiceBuilder::new().option_layer(tls);
     let report = if httparse {
-        let http = Http::new().codec(Httparse::new);
+        let http = protocols(Http::new().codec(Httparse::new));
         serve(server, local, app.layer(http).service(service_fn(answer))).await?
     } else {
-        let http = Http::new();
+        let http = protocols(Http::new());
         serve(server, local, app.layer(http).service(service_fn(answer))).await?
     };
     println!("{report}");
     Ok(())
+}
+
+#[cfg(feature = "http2")]
+fn protocols<M>(http: Http<M>) -> wharf::WithHttp2<M> {
+    http.with_http2()
+}
+
+#[cfg(not(feature = "http2"))]
+fn protocols<M>(http: Http<M>) -> Http<M> {
+    http
+}
+
+#[cfg(feature = "tls")]
+mod development {
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use wharf::Tls;
+
+    /// TLS with a certificate that nobody trusts but whoever is told to: its path is printed.
+    pub(super) fn tls() -> super::Result<Tls> {
+        let _ = default_provider().install_default();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names)?;
+        let folder = std::env::temp_dir().join(format!("wharf-contract-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+        println!("its certificate is in {}", certificate.display());
+        let tls = Tls::from_pem_files(&certificate, &key)?;
+        #[cfg(feature = "http2")]
+        let tls = tls.with_http2()?;
+        Ok(tls)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+mod development {
+    pub(super) fn tls() -> super::Result<tower::layer::util::Identity> {
+        Err("TLS=1 needs the feature `tls`".into())
+    }
 }
 
 /// One stack, and either way of running it.

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
 use crate::conn::Live;
-use crate::error::{BoxError, Reject};
+use crate::error::{BoxError, Reason, Reject};
 
 /// A request's or response's body.
 ///
@@ -421,6 +421,19 @@ impl Slot {
         }
         state.end = result.map_or_else(End::Failed, |()| End::Complete);
         self.serve(state, cx);
+    }
+
+    /// Tells the reader of a body that isn't over that the rest will never come.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        if !matches!(state.end, End::NotYet) || self.reading() == Reading::Left {
+            return;
+        }
+        state.end = End::Failed(Reject::new(Reason::BodyCut));
+        self.set(Reading::Holds);
+        let reader = state.reader.take();
+        drop(state);
+        reader.into_iter().for_each(Waker::wake);
     }
 
     fn serve(&self, mut state: MutexGuard<'_, State>, cx: &Context<'_>) {

@@ -190,7 +190,7 @@ pub trait DecodeBody {
 pub enum Piece {
     /// Content, never empty.
     Data(Bytes),
-    /// The trailer section; only [`Piece::End`] follows.
+    /// The trailer section, with which the body is complete: at most [`Piece::End`] follows, and takes nothing.
     Trailers(HeaderMap),
     /// The body is complete.
     End,

@@ -15,14 +15,20 @@ use tower_service::Service;
 
 use crate::body::Body;
 
+mod closing;
+mod http2;
 mod live;
 mod proxied;
 mod report;
+mod tls;
 
+pub use closing::Closing;
+pub use http2::Http2Error;
 pub(crate) use live::{By, Live, Told};
 pub use live::{RequestLine, State};
 pub use proxied::{ProxyClient, ProxyError, ProxyInfo};
 pub use report::{CloseReason, ConnReport};
+pub use tls::{TlsError, TlsInfo, TlsVersion};
 
 /// An accepted stream with its facts: what the connection plane's services are called with.
 #[derive(Debug)]
@@ -78,6 +84,13 @@ impl<Io> Conn<Io> {
         }
     }
 
+    /// The facts, and the stream by itself.
+    #[cfg(feature = "tls")]
+    pub(crate) fn split(self) -> (Conn<()>, Io) {
+        let Self { io, info, live } = self;
+        (Conn { io: (), info, live }, io)
+    }
+
     /// Ends the connection without a word: the account that a layer answers with which refuses it.
     ///
     /// ```
@@ -123,6 +136,8 @@ pub struct ConnInfo {
     pub listener: Arc<str>,
     /// What a balancer said of it, where the listener speaks the PROXY protocol.
     pub proxy: Option<Arc<ProxyInfo>>,
+    /// What the TLS handshake agreed upon, where the listener speaks TLS.
+    pub tls: Option<Arc<TlsInfo>>,
 }
 
 impl ConnInfo {
@@ -155,10 +170,10 @@ impl ConnInfo {
     }
 }
 
-/// Puts [`ConnInfo`] into the extensions of each request, for code that can't see the body's type: handlers and
+/// Puts [`ConnInfo`] and [`Closing`] into the extensions of each request, for code that can't see the body's type: handlers and
 /// extractors of a framework, layers that are generic over bodies.
 ///
-/// Not done by default: the first extension of a request costs three allocations.
+/// Not done by default: the first extension of a request costs three allocations, the second one more.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -201,6 +216,9 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for WithConnInfo<S> {
     fn call(&mut self, mut request: Request<Body>) -> S::Future {
         if let Some(info) = ConnInfo::of(&request).cloned() {
             request.extensions_mut().insert(info);
+        }
+        if let Some(closing) = Closing::find(&request) {
+            request.extensions_mut().insert(closing);
         }
         self.service.call(request)
     }

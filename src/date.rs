@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 /// Bytes of a whole line: `date: Sun, 06 Nov 1994 08:49:37 GMT` and CR LF.
@@ -10,12 +11,14 @@ pub const LINE: usize = 37;
 
 struct Cached {
     line: [u8; LINE],
+    /// The value alone, made when it is first asked for.
+    value: Option<HeaderValue>,
     /// The line is right until this instant of the monotonic clock.
     until: Option<Instant>,
 }
 
 thread_local! {
-    static CACHED: RefCell<Cached> = const { RefCell::new(Cached { line: [b' '; LINE], until: None }) };
+    static CACHED: RefCell<Cached> = const { RefCell::new(Cached { line: [b' '; LINE], value: None, until: None }) };
 }
 
 /// The `date` line for now; `now` is the caller's reading of the monotonic clock, so that this reads no clock itself
@@ -29,6 +32,18 @@ pub fn line(now: Instant) -> [u8; LINE] {
     })
 }
 
+/// The value of the `date` field for now, by the clock that [`line()`] goes by.
+pub fn value(now: Instant) -> HeaderValue {
+    CACHED.with_borrow_mut(|cached| {
+        if cached.until.is_none_or(|until| now >= until) {
+            cached.renew(now);
+        }
+        let text = &cached.line[6..35];
+        let value = || HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static(""));
+        cached.value.get_or_insert_with(value).clone()
+    })
+}
+
 impl Cached {
     #[cold]
     fn renew(&mut self, now: Instant) {
@@ -37,6 +52,7 @@ impl Cached {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.subsec_nanos());
         self.until = Some(now + Duration::from_secs(1) - Duration::from_nanos(past_second.into()));
+        self.value = None;
         let text = httpdate::fmt_http_date(wall);
         self.line[..6].copy_from_slice(b"date: ");
         self.line[6..35].copy_from_slice(text.as_bytes());

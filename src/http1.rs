@@ -23,6 +23,8 @@ use crate::error::{BoxError, Error, Reject};
 use crate::limits::Limits;
 use crate::service::{Failed, catch, failure, internal, refusal};
 
+#[cfg(feature = "http2")]
+pub(crate) mod auto;
 mod connection;
 mod deadline;
 mod end;
@@ -65,8 +67,8 @@ pub struct Http<M = fn(&Limits) -> Strict> {
 
 /// What every connection of an [`Http`] shares.
 #[derive(Clone, Default)]
-struct Settings {
-    limits: Limits,
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
     on_reject: Option<Answer<Reject>>,
     on_error: Option<Answer<BoxError>>,
     on_refused: Option<Arc<OnRefused>>,
@@ -236,6 +238,22 @@ impl<M> Http<M> {
     }
 }
 
+#[cfg(feature = "http2")]
+impl<M> Http<M> {
+    /// The settings, if they can work.
+    pub(crate) fn checked(&self) -> Result<Arc<Settings>, Error> {
+        self.settings.limits.check()?;
+        Ok(self.settings.clone())
+    }
+
+    pub(crate) fn new_codec<C>(&self) -> C
+    where
+        M: Fn(&Limits) -> C,
+    {
+        (self.codec)(&self.settings.limits)
+    }
+}
+
 impl<M> fmt::Debug for Http<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http")
@@ -257,13 +275,13 @@ impl Settings {
 
     /// How long the connection with this id is kept: the limit give or take a tenth, so that connections made
     /// together don't end together.
-    fn lifetime(&self, id: u64) -> Duration {
+    pub(crate) fn lifetime(&self, id: u64) -> Duration {
         let spread = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / (1u64 << 24) as f64;
         self.limits.max_age.mul_f64(0.9 + 0.2 * spread)
     }
 
     /// The answer to a refused request. A hook that panics is replaced by the default.
-    fn refusal(&self, reject: &Reject) -> Response<Bytes> {
+    pub(crate) fn refusal(&self, reject: &Reject) -> Response<Bytes> {
         let own = self
             .on_reject
             .as_ref()
@@ -278,8 +296,22 @@ impl Settings {
         }
     }
 
+    /// Tells of a request that was refused though its head could be read.
+    #[cfg(feature = "http2")]
+    pub(crate) fn tell_refused_request(
+        &self,
+        live: &Live,
+        reject: &Reject,
+        status: StatusCode,
+        request: crate::conn::RequestLine,
+    ) {
+        if let Some(tell) = &self.on_refused {
+            let _ = catch(|| tell(&Refused::of_request(live, reject, status, request)));
+        }
+    }
+
     /// The answer where the handler has none that can be sent.
-    fn failure(&self, failed: Failed) -> Response<Bytes> {
+    pub(crate) fn failure(&self, failed: Failed) -> Response<Bytes> {
         let error: BoxError = match failed {
             Failed::Panicked(_) => return internal(),
             Failed::Error(error) => error,
@@ -400,9 +432,16 @@ where
 
 pin_project_lite::pin_project! {
     /// `async { Ok(connection.await) }`, which would keep the connection twice.
-    struct Reported<F> {
+    pub(crate) struct Reported<F> {
         #[pin]
         connection: F,
+    }
+}
+
+#[cfg(feature = "http2")]
+impl<F> Reported<F> {
+    pub(crate) fn new(connection: F) -> Self {
+        Self { connection }
     }
 }
 

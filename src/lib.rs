@@ -10,15 +10,19 @@
 //! - [`mod@test`] connects a client in memory to a stack, on a clock that a test can pause.
 //! - [`codec`] is the parser's seam: two ship, and yours may be the third.
 
+mod authority;
 pub mod body;
 pub mod codec;
 pub mod conn;
 pub mod date;
 pub mod error;
 mod http1;
+#[cfg(feature = "http2")]
+mod http2;
 mod interim;
 pub mod limits;
 pub mod listener;
+mod meter;
 pub mod per_peer;
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy_protocol;
@@ -27,18 +31,23 @@ pub mod server;
 mod service;
 pub mod shutdown;
 pub mod test;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod upgrade;
 
+pub use authority::authority;
 pub use body::Body;
 pub use conn::{
-    Address, CloseReason, Conn, ConnInfo, ConnInfoLayer, ConnReport, ProxyClient, ProxyError,
-    ProxyInfo, RequestLine, State,
+    Address, CloseReason, Closing, Conn, ConnInfo, ConnInfoLayer, ConnReport, Http2Error,
+    ProxyClient, ProxyError, ProxyInfo, RequestLine, State, TlsError, TlsInfo, TlsVersion,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
 pub use http1::{
     ConcurrentPipelining, Http, Http1, LocalHttp, LocalHttp1, MakeHttp1, PerConnection,
     PipelinedHttp1, Refused, serve_connection,
 };
+#[cfg(feature = "http2")]
+pub use http2::{Auto, Http2, OnlyHttp2, WithHttp2};
 pub use interim::{Interim, NotSent, interim};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
@@ -46,8 +55,10 @@ pub use per_peer::PerPeer;
 #[cfg(feature = "proxy-protocol")]
 pub use proxy_protocol::ProxyProtocol;
 pub use serve::{Serve, serve};
-pub use server::{ConnView, Handle, Phase, Server};
+pub use server::{ConnView, Handle, Phase, Server, Traffic};
 pub use shutdown::{Report, Shutdown};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// The README's examples, compiled with the doc tests.
 #[cfg(doctest)]

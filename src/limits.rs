@@ -41,6 +41,22 @@ pub struct Limits {
     /// Bytes discarded by a lingering close before it gives up. Default 16 MiB.
     pub linger_bytes: u64,
 
+    /// HTTP/2: streams open at a time. Default 100; beyond: `REFUSED_STREAM`.
+    pub http2_streams: u32,
+    /// HTTP/2: bytes of a decoded field section, 32 for each field included (RFC 9113 section 6.5.2). Default 16 KiB; beyond:
+    /// 431.
+    pub http2_header_list_bytes: u32,
+    /// HTTP/2: bytes of content that may come unread, for each stream. Default 64 KiB.
+    pub http2_stream_window: u32,
+    /// HTTP/2: the same for all streams of a connection. Default 1 MiB.
+    pub http2_connection_window: u32,
+    /// HTTP/2: streams that a client may give up, or get reset by what it does wrong, in ten seconds. Default 200; beyond:
+    /// `ENHANCE_YOUR_CALM`.
+    pub http2_resets: u32,
+    /// HTTP/2: frames in ten seconds that carry neither fields nor content (`PING`, `SETTINGS`, empty `DATA` …), beyond one
+    /// for each 256 bytes of content. Default 1,000; beyond: `ENHANCE_YOUR_CALM`.
+    pub http2_idle_frames: u32,
+
     /// From accept, and then from the first byte of each head, to the end of that head. Default 10 s; then 408.
     pub head_timeout: Duration,
     /// From the end of an exchange to the first byte of the next head. Default 75 s.
@@ -78,6 +94,12 @@ impl Default for Limits {
             write_buffer_bytes: 64 * 1024,
             drain_bytes: 256 * 1024,
             linger_bytes: 16 * 1024 * 1024,
+            http2_streams: 100,
+            http2_header_list_bytes: 16 * 1024,
+            http2_stream_window: 64 * 1024,
+            http2_connection_window: 1024 * 1024,
+            http2_resets: 200,
+            http2_idle_frames: 1_000,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             ready_timeout: Duration::from_secs(30),
@@ -115,6 +137,37 @@ impl Limits {
             ),
         ];
         for (name, value, least, most) in sizes {
+            if !(least..=most).contains(&value) {
+                return Err(Error::config(format!(
+                    "limits: {name} must be {least} to {most}, not {value}"
+                )));
+            }
+        }
+        const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+        let counts = [
+            ("http2_streams", self.http2_streams, 1, 1 << 20),
+            (
+                "http2_header_list_bytes",
+                self.http2_header_list_bytes,
+                256,
+                16 << 20,
+            ),
+            (
+                "http2_stream_window",
+                self.http2_stream_window,
+                1,
+                LARGEST_WINDOW,
+            ),
+            (
+                "http2_connection_window",
+                self.http2_connection_window,
+                65_535,
+                LARGEST_WINDOW,
+            ),
+            ("http2_resets", self.http2_resets, 1, u32::MAX),
+            ("http2_idle_frames", self.http2_idle_frames, 16, u32::MAX),
+        ];
+        for (name, value, least, most) in counts {
             if !(least..=most).contains(&value) {
                 return Err(Error::config(format!(
                     "limits: {name} must be {least} to {most}, not {value}"

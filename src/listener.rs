@@ -185,6 +185,7 @@ impl Listener {
             socket: socket.map_err(|error| Error::bind(bind::UNUSABLE, error))?,
             local: self.local,
             name: self.name,
+            is_own: self.is_own,
             _file: self.file,
         })
     }
@@ -291,6 +292,8 @@ pub(crate) struct OpenListener {
     socket: OpenSocket,
     local: Address,
     name: Arc<str>,
+    /// Nobody else may go on listening on it.
+    is_own: bool,
     // Dropped after the socket, so that nobody finds a file that nobody listens on.
     _file: Option<Arc<SocketFile>>,
 }
@@ -315,6 +318,19 @@ impl OpenListener {
             }
         };
         Poll::Ready(Ok(self.accepted(io, peer)))
+    }
+
+    /// The socket is about to be closed: no connection begins any more, and those in its queue can still be accepted.
+    ///
+    /// A socket that somebody else has too is left as it is, since they go on where this server ends.
+    pub(crate) fn admit_no_more(&self) {
+        #[cfg(target_os = "linux")]
+        if let OpenSocket::Tcp(socket) = &self.socket
+            && self.is_own
+        {
+            // Without it, what comes while it is closed is reset.
+            let _ = bind::admit_no_more(socket);
+        }
     }
 
     /// Asks the kernel itself for a connection that is queued already: the runtime knows of those only that it has

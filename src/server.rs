@@ -30,7 +30,7 @@ use accept::{Accept, Pace, Turns};
 use open::{OnClose, Open, Task};
 use steps::{Step, Steps};
 
-pub use handle::{ConnView, Handle, Phase};
+pub use handle::{ConnView, Handle, Phase, Traffic};
 
 /// How long an idle connection is left open when the server stops, for a request that is on its way; at most half of
 /// the time there is.
@@ -369,6 +369,7 @@ where
             failed = self.accept() => Some(failed),
         };
         if failed.is_none() {
+            self.listeners.iter_mut().for_each(Accept::admit_no_more);
             failed = tokio::select! {
                 biased;
                 () = steps.reached(Step::Close) => None,
@@ -464,6 +465,7 @@ where
             local: accepted.local,
             listener: accepted.listener,
             proxy: None,
+            tls: None,
         };
         let conn = Conn::accepted(accepted.io, info, accepted.live);
         let mut ticket = self.open.enter(&conn);

@@ -18,12 +18,17 @@ pub(crate) fn refusal(reject: &Reject) -> Response<Bytes> {
 /// The answer to a request whose service returned an error.
 ///
 /// The first error of the chain that says more decides: tower's `Overloaded` is 503 with `Retry-After` and its
-/// `Elapsed` 503; a [`Reject`] that came out of the request's body keeps its own status; anything else is 500.
+/// `Elapsed` 503; a [`Reject`] that came out of the request's body keeps its own status, and so does a request that isn't the
+/// WebSocket handshake it should be; anything else is 500.
 pub(crate) fn failure(error: &BoxError) -> Response<Bytes> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
     while let Some(error) = next {
         if let Some(reject) = error.downcast_ref::<Reject>() {
             return refusal(reject);
+        }
+        #[cfg(feature = "websocket")]
+        if let Some(error) = error.downcast_ref::<crate::upgrade::NotWebSocket>() {
+            return error.response();
         }
         if error.is::<tower::load_shed::error::Overloaded>() {
             return plain(
@@ -50,7 +55,7 @@ pub(crate) fn internal() -> Response<Bytes> {
     )
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     let fields = response.headers_mut();

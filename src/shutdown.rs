@@ -230,6 +230,10 @@ pub struct Report {
     pub requests: u64,
     /// Connections accepted.
     pub connections: u64,
+    /// Bytes read from the peers of those that have ended.
+    pub bytes_in: u64,
+    /// Bytes written to them.
+    pub bytes_out: u64,
     /// How many ended for which reason, in the words of the printed report.
     pub closed: BTreeMap<&'static str, u64>,
     /// Who was cut at the end of the shutdown's time.
@@ -275,6 +279,8 @@ fn doing(
 impl Report {
     pub(crate) fn add(&mut self, report: &ConnReport) {
         self.requests += report.requests;
+        self.bytes_in += report.bytes_in;
+        self.bytes_out += report.bytes_out;
         *self.closed.entry(word(&report.reason)).or_default() += 1;
         if report.reason == CloseReason::Cut {
             self.cut.push(Cut {
@@ -353,8 +359,10 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::Operator => "by the operator",
         CloseReason::Upgraded => "upgraded",
         CloseReason::Proxy(_) => "for want of a PROXY header",
+        CloseReason::Tls(_) => "in the TLS handshake",
         CloseReason::PeerLimit => "over its peer's limit",
         CloseReason::BeforeHttp(_) => "before HTTP",
+        CloseReason::Http2(_) => "with an error of HTTP/2",
     }
 }
 

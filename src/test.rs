@@ -61,9 +61,11 @@ use crate::http1::Http;
 use crate::limits::Limits;
 use crate::listener::Stream;
 
+mod control;
 mod pipe;
 mod response;
 
+pub use control::Control;
 pub(crate) use pipe::Pipe;
 use pipe::{End, State};
 use response::Head;

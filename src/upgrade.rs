@@ -6,8 +6,8 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use http::Request;
@@ -17,10 +17,18 @@ use tokio::task::JoinHandle;
 
 use crate::conn::{CloseReason, Live, Told};
 
+#[cfg(feature = "hyper-upgrade")]
+pub(crate) mod hyper;
+#[cfg(feature = "websocket")]
+mod websocket;
+
+#[cfg(feature = "websocket")]
+pub use websocket::{NotWebSocket, protocols, websocket};
+
 /// Takes from a request the promise of its socket, if it offers to leave HTTP.
 ///
 /// It does when it is an HTTP/1.1 request without a body that has `Upgrade` and names it in `Connection`, or a
-/// `CONNECT`. The promise is kept once a response with status 101 (2xx to `CONNECT`) has been sent; any other
+/// `CONNECT`: of HTTP/2 with a [`Protocol`] that is a WebSocket's way (RFC 8441), and the socket is the stream. The promise is kept once a response with status 101 (2xx to `CONNECT`) has been sent; any other
 /// response breaks it and the connection goes on with HTTP.
 ///
 /// ```
@@ -47,6 +55,31 @@ pub fn on<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
         .extensions_mut()
         .remove::<Promise>()
         .and_then(|promise| promise.take())
+}
+
+/// The protocol that an extended `CONNECT` of HTTP/2 asks for (RFC 8441), in the request's extensions: `websocket`.
+///
+/// ```
+/// use wharf::{Body, upgrade::Protocol};
+///
+/// fn is_websocket(request: &http::Request<Body>) -> bool {
+///     request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
+/// }
+/// # assert!(!is_websocket(&http::Request::new(Body::empty())));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol(Arc<str>);
+
+impl Protocol {
+    #[cfg(feature = "http2")]
+    pub(crate) fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name, of the registry that `Upgrade` has.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A future of the socket; see [`on`]. Dropping it gives the socket up.
@@ -138,7 +171,10 @@ pub struct Upgraded {
     io: Box<dyn Socket>,
     early: Bytes,
     live: Arc<Live>,
+    /// Its bytes are counted here, and not by a connection that has other streams too.
+    counts: bool,
     told: watch::Receiver<Told>,
+    waiting: Arc<Waiting>,
     _open: oneshot::Sender<Infallible>,
 }
 
@@ -154,24 +190,55 @@ impl Upgraded {
     {
         let (tell, told) = watch::channel(Told::Nothing);
         let (open, closed) = oneshot::channel();
+        let waiting = Arc::new(Waiting::default());
         let kept = Kept {
             live: live.clone(),
             tell,
             closed,
+            waiting: waiting.clone(),
         };
         let upgraded = Self {
             io: Box::new(io),
             early,
             live,
+            counts: true,
             told,
+            waiting,
             _open: open,
         };
+        (upgraded, kept)
+    }
+
+    /// The same for one stream of a connection that goes on with HTTP.
+    #[cfg(feature = "http2")]
+    pub(crate) fn on_stream<Io>(io: Io, live: Arc<Live>) -> (Self, Kept)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut upgraded, kept) = Self::new(io, Bytes::new(), live);
+        upgraded.counts = false;
         (upgraded, kept)
     }
 
     /// What tells when the server shuts down, or wants this connection to end for another reason.
     pub fn stop(&self) -> Stop {
         Stop(self.told.clone())
+    }
+
+    /// Whoever is left waiting is woken should the connection be cut.
+    fn poll_io<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        poll: impl FnOnce(Pin<&mut dyn Socket>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.check()?;
+        let polled = poll(Pin::new(&mut *self.io), cx);
+        if polled.is_pending() {
+            self.waiting.leave(side, cx.waker());
+            self.check()?;
+        }
+        polled
     }
 
     /// Once the connection is cut nothing passes any more.
@@ -181,6 +248,44 @@ impl Upgraded {
         }
         let cut = "the server cut the connection at the end of its shutdown";
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, cut))
+    }
+}
+
+/// Which half of a socket waits: each may have a task of its own.
+#[derive(Clone, Copy)]
+enum Side {
+    Reading,
+    Writing,
+}
+
+/// Who waits for the socket, to be woken when the connection is cut.
+#[derive(Default)]
+struct Waiting([Mutex<Option<Waker>>; 2]);
+
+impl Waiting {
+    fn leave(&self, side: Side, waker: &Waker) {
+        let mut left = self.lock(side);
+        if !left.as_ref().is_some_and(|left| left.will_wake(waker)) {
+            *left = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        for side in [Side::Reading, Side::Writing] {
+            let left = self.lock(side).take();
+            if let Some(waker) = left {
+                waker.wake();
+            }
+        }
+    }
+
+    fn lock(&self, side: Side) -> MutexGuard<'_, Option<Waker>> {
+        let [reading, writing] = &self.0;
+        let left = match side {
+            Side::Reading => reading,
+            Side::Writing => writing,
+        };
+        left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -214,6 +319,7 @@ pub(crate) struct Kept {
     live: Arc<Live>,
     tell: watch::Sender<Told>,
     closed: oneshot::Receiver<Infallible>,
+    waiting: Arc<Waiting>,
 }
 
 impl Kept {
@@ -227,6 +333,7 @@ impl Kept {
                 grows
             });
             if told >= Told::Cut {
+                self.waiting.wake();
                 return Poll::Ready(self.live.told_why());
             }
             let closed = Pin::new(&mut self.closed).poll(cx);
@@ -250,16 +357,18 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
         if !self.early.is_empty() {
+            self.check()?;
             let count = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..count]);
             self.early.advance(count);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.live.count_in(buf.filled().len() - before);
+        ready!(self.poll_io(cx, Side::Reading, |io, cx| io.poll_read(cx, buf)))?;
+        if self.counts {
+            self.live.count_in(buf.filled().len() - before);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -270,9 +379,10 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.live.count_out(written);
+        let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| io.poll_write(cx, buf)))?;
+        if self.counts {
+            self.live.count_out(written);
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -281,9 +391,12 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
-        self.live.count_out(written);
+        let written = ready!(self.poll_io(cx, Side::Writing, |io, cx| {
+            io.poll_write_vectored(cx, slices)
+        }))?;
+        if self.counts {
+            self.live.count_out(written);
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -292,10 +405,10 @@ impl AsyncWrite for Upgraded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.poll_io(cx, Side::Writing, |io, cx| io.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.poll_io(cx, Side::Writing, |io, cx| io.poll_shutdown(cx))
     }
 }

@@ -3,13 +3,15 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tower::service_fn;
 use wharf::test::Client;
@@ -372,4 +374,64 @@ async fn what_came_while_the_process_was_stopped_is_served_before_any_deadline_c
     assert_eq!(idle.response().await.body(), "hello");
     assert_eq!(head.response().await.body(), "hello");
     assert_eq!(body.response().await.body(), "4");
+}
+
+/// A socket of a process that was stopped: the runtime hears of what has come only after its timers are over.
+struct LateNews {
+    now: &'static [u8],
+    later: &'static [u8],
+    from: Instant,
+    was_asked: bool,
+}
+
+impl AsyncRead for LateNews {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.now.is_empty() {
+            let is_time = Instant::now() >= self.from;
+            if !is_time || !std::mem::replace(&mut self.was_asked, true) {
+                return Poll::Pending;
+            }
+            self.now = std::mem::take(&mut self.later);
+        }
+        into.put_slice(std::mem::take(&mut self.now));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for LateNews {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(from.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_believed_only_after_the_sockets_were_looked_at_once_more() {
+    let (first, second) = GET.split_at(9);
+    let socket = LateNews {
+        now: first.as_bytes(),
+        later: second.as_bytes(),
+        from: Instant::now() + 10 * SECOND,
+        was_asked: false,
+    };
+    let report = wharf::serve_connection(socket, service_fn(hello)).await;
+    assert_eq!(
+        (report.requests, report.reason),
+        (1, CloseReason::ClientClosed)
+    );
 }

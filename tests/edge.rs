@@ -2,7 +2,9 @@
 //! tells and reports, and what a response's `Keep-Alive` does.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -12,8 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{ServiceBuilder, service_fn};
 use wharf::{
-    Address, Body, BoxError, CloseReason, ConnReport, Error, Handle, Http, Limits, Listener, Phase,
-    Refused, Report, Server, Shutdown, State,
+    Address, Body, BoxError, CloseReason, Closing, ConnInfoLayer, ConnReport, Error, Handle, Http,
+    Limits, Listener, Phase, Refused, Report, Server, Shutdown, State,
 };
 
 /// What a test waits for at most; nothing should come near it.
@@ -103,6 +105,9 @@ impl Harness {
 async fn answer(mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
     match request.uri().path() {
         "/slow" => std::future::pending().await,
+        "/endless" => Ok(Response::new(Body::new(Endless {
+            closing: Closing::find(&request),
+        }))),
         "/keep" => Ok(Response::builder()
             .header("keep-alive", "timeout=0, max=7")
             .body("kept".into())?),
@@ -129,7 +134,28 @@ async fn answer(mut request: Request<Body>) -> Result<Response<Body>, BoxError> 
             let switch = Response::builder().status(101).header("upgrade", "echo");
             Ok(switch.body(Body::empty())?)
         }
+        "/large" => Ok(Response::new(vec![b'x'; 16 << 20].into())),
         _ => Ok(Response::new("hello".into())),
+    }
+}
+
+/// Nothing, for as long as its connection doesn't wait for the end.
+struct Endless {
+    closing: Option<Closing>,
+}
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BoxError>>> {
+        match &self.closing {
+            Some(closing) if closing.is_asked() => Poll::Ready(None),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -203,6 +229,18 @@ async fn a_handle_shows_what_is_open_and_doing_what() {
     );
     assert_eq!(harness.handle.fullness(), 0.075);
     assert_eq!(harness.handle.phase(), Phase::Serving);
+}
+
+#[tokio::test]
+async fn traffic_counts_what_is_open_and_what_has_ended_alike() {
+    let harness = Harness::new(Http::new(), |server| server);
+    let idle = harness.idle().await;
+    let open = harness.handle.traffic();
+    assert_eq!((open.connections, open.requests), (1, 1));
+    assert!(open.bytes_in > 0 && open.bytes_out > 0, "{open:?}");
+    drop(idle);
+    harness.closed(1).await;
+    assert_eq!(harness.handle.traffic(), open);
 }
 
 #[tokio::test]
@@ -352,6 +390,51 @@ async fn a_shutdown_reports_whom_it_cut_doing_what() {
 }
 
 #[tokio::test]
+async fn a_response_without_an_end_ends_whole_when_its_connection_waits_for_that() {
+    let harness = Harness::new(Http::new(), |server| {
+        server.shutdown(Shutdown::never().drain(10 * SOON))
+    });
+    let mut closed = harness.client().await;
+    send(&mut closed, "GET /endless").await;
+    read_until(&mut closed, "\r\n\r\n").await;
+    assert!(
+        harness
+            .handle
+            .close(harness.one(State::Sending).await.info.id)
+    );
+    assert_eq!(rest(&mut closed).await, "0\r\n\r\n");
+
+    let mut drained = harness.client().await;
+    send(&mut drained, "GET /endless").await;
+    read_until(&mut drained, "\r\n\r\n").await;
+    harness.handle.stop();
+    assert_eq!(rest(&mut drained).await, "0\r\n\r\n");
+    drop((closed, drained));
+    let report = harness.stopped().await;
+    assert!(!report.closed.contains_key("cut"), "{report}");
+}
+
+#[tokio::test]
+async fn code_that_cannot_see_the_body_finds_that_in_the_extensions() {
+    let inner = service_fn(|request: Request<()>| async move {
+        let closing = Closing::find(&request).expect("the layer's");
+        assert!(!closing.is_asked());
+        Ok::<_, BoxError>(Response::new(Body::empty()))
+    });
+    let inner = ServiceBuilder::new()
+        .layer(ConnInfoLayer)
+        .map_request(|request: Request<Body>| request.map(drop))
+        .service(inner);
+    let (mut client, server) = tokio::io::duplex(1024);
+    tokio::spawn(wharf::serve_connection(server, inner));
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
 async fn a_client_that_is_told_and_keeps_its_socket_open_holds_a_stop_for_a_second_at_most() {
     let harness = Harness::new(Http::new(), |server| server);
     let mut stubborn = harness.idle().await;
@@ -368,6 +451,26 @@ async fn a_client_that_is_told_and_keeps_its_socket_open_holds_a_stop_for_a_seco
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// Or its progress would be seen too seldom to tell a slow reader from one that stands still.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_holds_little_of_what_a_slow_reader_has_yet_to_take() {
+    let harness = Harness::new(Http::new(), |server| server);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = socket.connect(harness.address).await.unwrap();
+    send(&mut slow, "GET /large").await;
+    let held = harness.one(State::Sending).await.bytes_out;
+    assert!(held > 0 && held < 256 << 10, "{held}");
+    let mut taken = vec![0; 64 << 10];
+    slow.read_exact(&mut taken).await.unwrap();
+    let begun = Instant::now();
+    while harness.handle.connections()[0].bytes_out == held {
+        assert!(begun.elapsed() < SOON, "64 KiB of progress aren't seen");
+        sleep(Duration::from_millis(2)).await;
+    }
 }
 
 #[tokio::test]

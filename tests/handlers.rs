@@ -14,10 +14,10 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf, duplex};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, service_fn};
-use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Reject};
+use wharf::{Body, BoxError, CloseReason, Conn, ConnReport, Http, Limits, Reason, Reject};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -323,6 +323,27 @@ async fn a_body_that_only_the_answered_future_holds_is_unread() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unread_body_closes_by_its_length_and_not_by_how_early_it_came() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 11\r\n\r\n";
+    for (drain_bytes, closes) in [(10, true), (11, false), (12, false)] {
+        for cut in [0, head.len(), head.len() + 5] {
+            let http = Http::new().limits(Limits {
+                drain_bytes,
+                ..Limits::default()
+            });
+            let mut client = wharf::test::connect(http, service_fn(hello));
+            let request = format!("{head}hello world");
+            let (early, late) = request.split_at(cut);
+            client.send(early).await;
+            client.send(late).await;
+            let response = client.response().await;
+            let says_close = response.headers().contains_key(header::CONNECTION);
+            assert_eq!(says_close, closes, "{drain_bytes} bytes, cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_may_be_read_elsewhere_after_the_response() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let service = service_fn(move |request: Request<Body>| {
@@ -350,6 +371,33 @@ async fn a_body_may_be_read_elsewhere_after_the_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_is_read_elsewhere_fails_when_its_connection_ends() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<Body>| {
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            let whole = request.into_body().collect().await;
+            let error = whole.expect_err("the body was cut");
+            let reason = error.downcast_ref::<Reject>().map(Reject::reason);
+            tell.send(reason).expect("the test listens");
+        });
+        hello(Request::new(Body::empty()))
+    });
+    for way in 0..3 {
+        let mut client = wharf::test::connect(Http::new(), service.clone());
+        client
+            .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhe")
+            .await;
+        match way {
+            0 => client.reset().await,
+            1 => client.cut().await,
+            _ => drop(client),
+        }
+        assert_eq!(told.recv().await, Some(Some(Reason::BodyCut)), "way {way}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn request_and_response_stream_at_once() {
     let (client, server) = duplex(64);
     let echo = service_fn(|request: Request<Body>| async {
@@ -369,6 +417,38 @@ async fn request_and_response_stream_at_once() {
         "far more than any buffer holds"
     );
     assert_eq!(connection.await.unwrap().reason, CloseReason::ClientAsked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_came_before_an_idle_connection_was_told_to_stop_is_served() {
+    let (mut client, server) = duplex(1024);
+    let conn = Conn::from(server);
+    let control = wharf::test::Control::of(&conn);
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        let mut answers = String::new();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut first = [0; 4];
+        client.read_exact(&mut first).await.unwrap();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        control.drain();
+        client.read_to_string(&mut answers).await.unwrap();
+        answers
+    };
+    let (answers, report) = tokio::join!(talk, connection);
+    assert!(answers.contains("connection: close"), "{answers}");
+    assert_eq!((report.requests, report.reason), (2, CloseReason::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_read_to_its_trailers_was_read() {
+    let echo = service_fn(|request: Request<Body>| async {
+        Ok::<_, BoxError>(Response::new(request.into_body()))
+    });
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nb: c\r\n\r\n";
+    let (answers, report) = exchange(&format!("{post}{post}"), echo).await;
+    assert_eq!(answers.matches("1\r\na\r\n0\r\nb: c\r\n\r\n").count(), 2);
+    assert_eq!(report.reason, CloseReason::ClientClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -451,6 +531,24 @@ async fn a_reset_drops_the_handler_and_the_body_that_it_reads() {
         );
     }
     assert_eq!(drops.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_buffers_is_flushed_though_the_connection_is_idle() {
+    let (mut client, server) = duplex(16);
+    let conn = Conn::from(BufWriter::new(server));
+    let connection = Http::new().connection(conn, service_fn(hello)).unwrap();
+    let talk = async {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        client.shutdown().await.unwrap();
+    };
+    let (_, report) = tokio::join!(talk, connection);
+    assert_eq!(report.reason, CloseReason::ClientClosed);
+    assert_eq!(report.age, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

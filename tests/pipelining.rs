@@ -174,6 +174,18 @@ async fn an_answer_that_closes_is_the_last_and_the_rest_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_behind_one_that_asked_for_close_is_not_served() {
+    let close = "GET /10 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let old = "GET /10 HTTP/1.0\r\n\r\n";
+    for last in [close, old] {
+        let told = tell(4, PLENTY, &(gets(&["/20"]) + last + &gets(&["/30"]))).await;
+        assert_eq!(told.answers, ["/20", "/10"]);
+        assert_eq!(told.log, ["+/20", "+/10", "-/10", "-/20"]);
+        assert_eq!(told.report.reason, CloseReason::ClientAsked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_costs_its_own_request_and_those_behind_it() {
     let told = tell(4, PLENTY, &gets(&["/30", "/10panic", "/20"])).await;
     assert_eq!(told.answers, ["/30", "500"]);

@@ -80,26 +80,23 @@
 //! Cost: two readings of the monotonic clock and one of the other; no allocation, except for
 //! [`field`](AccessLog::field)s.
 
-use std::any::Any;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Buf;
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
-use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use wharf::{Address, BoxError, ConnInfo, Refused};
+use wharf::{Address, ConnInfo, Refused};
 
 use crate::ClientAddress;
+use crate::follow::{Ended, Follow, Followed, FollowedBody, Watch};
 
 mod escape;
 mod line;
@@ -109,7 +106,7 @@ mod stamp;
 mod tests;
 mod writer;
 
-use line::{Asked, Client, Ended, Facts, Format, Settings};
+use line::{Asked, Client, Facts, Format, Settings};
 use writer::{Output, Queue};
 
 /// As many bytes of lines wait for being written, by default.
@@ -348,24 +345,24 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut record = Some(Record::new(&self.log, &request));
-        Logged {
-            call: running(&mut record, || self.inner.call(request)),
-            record,
-        }
+        let record = Record::new(&self.log, &request);
+        let follow = Follow::new(record, request.method());
+        Followed::new(follow, || self.inner.call(request))
     }
 }
 
-/// A request's facts as far as they are known. Dropped, it writes the line: there is no way out without one.
+/// The future of [`WithAccessLog`].
+pub type Logged<F> = Followed<F, Record>;
+
+/// A response's body; when it ends, or is dropped, the line is written.
+pub type LoggedBody<B> = FollowedBody<B, Record>;
+
+/// A request's facts as far as they are known.
 #[derive(Debug)]
-struct Record {
+pub struct Record {
     log: Arc<Log>,
     start: Instant,
     facts: Facts,
-    /// User code is running: if this is dropped meanwhile, it panicked.
-    running: bool,
-    /// The length of the body, if it has one that is known.
-    declared: Option<u64>,
 }
 
 impl Record {
@@ -407,173 +404,24 @@ impl Record {
             log: log.clone(),
             start: Instant::now(),
             facts,
-            running: false,
-            declared: None,
         }
     }
+}
 
-    /// Notes the head of a response; some never have a body, whatever stands there (RFC 9112 section 6.3).
-    fn answered<R: Body>(&mut self, response: &Response<R>) {
-        let status = response.status();
+impl Watch for Record {
+    fn answered(&mut self, status: StatusCode) {
         self.facts.status = Some(status);
         self.facts.first_byte = Some(self.start.elapsed());
-        self.declared = response.body().size_hint().exact();
-        let Asked::Request(method, ..) = &self.facts.request else {
-            return;
-        };
-        let bodiless = status.is_informational()
-            || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
-            || *method == Method::HEAD
-            || (*method == Method::CONNECT && status.is_success());
-        // Of a body that is declared empty, a server may not even ask for the end.
-        if bodiless || self.declared == Some(0) || response.body().is_end_stream() {
-            self.facts.ended = Ended::Complete;
-        }
     }
 
-    /// A server that has sent as many bytes as it declared has no reason to ask for the end.
-    fn count(&mut self, bytes: usize) {
-        self.facts.bytes = self.facts.bytes.saturating_add(bytes as u64);
-        if self.declared == Some(self.facts.bytes) {
-            self.facts.ended = Ended::Complete;
-        }
+    fn failed(&mut self, status: Option<StatusCode>) {
+        self.facts.status = status;
     }
 
-    fn end(mut self, ended: Ended) {
-        self.facts.ended = ended;
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if self.running {
-            self.facts.ended = Ended::Panicked;
-        }
+    fn ended(&mut self, how: Ended, bytes: u64) {
+        self.facts.ended = how;
+        self.facts.bytes = bytes;
         self.facts.duration = Some(self.start.elapsed());
         self.log.write(&self.facts);
-    }
-}
-
-pin_project! {
-    /// The future of [`WithAccessLog`].
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless they are awaited"]
-    pub struct Logged<F> {
-        #[pin]
-        call: F,
-        record: Option<Record>,
-    }
-}
-
-impl<F, R, E> Future for Logged<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Body,
-    E: 'static,
-{
-    type Output = Result<Response<LoggedBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = running(this.record, || this.call.poll(cx));
-        let answer = ready!(answer);
-        let mut record = this.record.take();
-        match &answer {
-            Ok(response) => {
-                if let Some(record) = &mut record {
-                    record.answered(response);
-                }
-            }
-            Err(error) => {
-                if let Some(mut record) = record.take() {
-                    record.facts.status = status_of(error);
-                    record.end(Ended::Error);
-                }
-            }
-        }
-        Poll::Ready(answer.map(|response| {
-            response.map(|body| {
-                // Nothing more will be known of a body that is over already.
-                let record = record.filter(|_| !body.is_end_stream());
-                LoggedBody { body, record }
-            })
-        }))
-    }
-}
-
-/// The status that wharf gives an error, if its type is wharf's; another server may answer with another, or not at all.
-fn status_of<E: 'static>(error: &E) -> Option<StatusCode> {
-    let error = (error as &dyn Any).downcast_ref::<BoxError>()?;
-    Some(wharf::error::status_of(error))
-}
-
-/// Runs user code; should it panic, the record knows.
-fn running<T>(record: &mut Option<Record>, run: impl FnOnce() -> T) -> T {
-    if let Some(record) = record {
-        record.running = true;
-    }
-    let done = run();
-    if let Some(record) = record {
-        record.running = false;
-    }
-    done
-}
-
-pin_project! {
-    /// A response's body; when it ends, or is dropped, the line is written.
-    #[derive(Debug)]
-    pub struct LoggedBody<B> {
-        #[pin]
-        body: B,
-        // None once the line is written.
-        record: Option<Record>,
-    }
-}
-
-impl<B: Default> Default for LoggedBody<B> {
-    /// A body that no request is told of.
-    fn default() -> Self {
-        Self {
-            body: B::default(),
-            record: None,
-        }
-    }
-}
-
-impl<B: Body> Body for LoggedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let frame = running(this.record, || this.body.as_mut().poll_frame(cx));
-        let frame = ready!(frame);
-        let ended = match &frame {
-            None => Some(Ended::Complete),
-            Some(Err(_)) => Some(Ended::Error),
-            Some(Ok(frame)) => {
-                if let (Some(data), Some(record)) = (frame.data_ref(), this.record.as_mut()) {
-                    record.count(data.remaining());
-                }
-                this.body.is_end_stream().then_some(Ended::Complete)
-            }
-        };
-        if let Some(ended) = ended
-            && let Some(record) = this.record.take()
-        {
-            record.end(ended);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -106,10 +106,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
+    use http::{Request, Response};
     use tokio::time::{sleep, timeout};
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::mock::{Picky, honours_readiness};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -143,36 +145,9 @@ mod tests {
         assert!(panicked.unwrap_err().is_panic());
     }
 
-    /// Ready at every second question, and called only when it is.
-    struct Moody {
-        asked: u32,
-    }
-
-    impl Service<()> for Moody {
-        type Response = ();
-        type Error = Infallible;
-        type Future = std::future::Ready<Result<(), Infallible>>;
-
-        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            self.asked += 1;
-            cx.waker().wake_by_ref();
-            if self.asked.is_multiple_of(2) {
-                Poll::Ready(Ok(()))
-            } else {
-                Poll::Pending
-            }
-        }
-
-        fn call(&mut self, (): ()) -> Self::Future {
-            assert_eq!(self.asked, 2);
-            std::future::ready(Ok(()))
-        }
-    }
-
     #[tokio::test]
-    async fn readiness_is_that_of_the_inner_service() {
-        let mut service = Detach.layer(Moody { asked: 0 });
-        let _ = service.ready().await.unwrap().call(()).await;
-        assert_eq!(service.inner.asked, 2);
+    async fn the_inner_service_is_called_when_it_is_ready() {
+        let inner = Picky::new(|_| std::future::ready(Ok::<_, Infallible>(Response::new(()))));
+        honours_readiness(Detach.layer(inner), || Request::new(())).await;
     }
 }

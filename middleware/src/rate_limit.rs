@@ -1,6 +1,7 @@
 //! Rate limit: so many requests a client in so much time, and 429 for what is more.
 //!
-//! A client is who the request's key says, by default its IP address; each has a budget that fills up evenly (GCRA, the
+//! A client is who the request's key says, by default its IP address ([`ClientIp`]: behind proxies, what
+//! [`TrustedProxies`](crate::TrustedProxies) around this layer says); each has a budget that fills up evenly (GCRA, the
 //! *generic cell rate algorithm*: a leaky bucket that is remembered as one time). All responses tell what is left of it in
 //! `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), a 429 says `Retry-After`.
 //!
@@ -59,7 +60,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use key::{Key, PeerAddress};
+pub use key::{ClientIp, Key};
 use table::{TICKS, Table, Verdict};
 
 /// For how many keys there is room by default.
@@ -74,7 +75,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Answers with 429 whoever asks more often than the rate.
 #[derive(Clone)]
 #[must_use]
-pub struct RateLimitLayer<K = PeerAddress> {
+pub struct RateLimitLayer<K = ClientIp> {
     settings: Settings,
     key: K,
     limiter: Arc<Limiter>,
@@ -106,7 +107,7 @@ impl RateLimitLayer {
         Self {
             limiter: Arc::new(Limiter::new(&settings)),
             settings,
-            key: PeerAddress,
+            key: ClientIp,
         }
     }
 }
@@ -288,7 +289,7 @@ fn seconds_up(nanos: u128) -> u64 {
 
 /// The service that [`RateLimitLayer`] makes.
 #[derive(Clone)]
-pub struct RateLimit<S, K = PeerAddress> {
+pub struct RateLimit<S, K = ClientIp> {
     inner: S,
     key: K,
     limiter: Arc<Limiter>,

@@ -1,7 +1,6 @@
 //! How often a layer allocates for a request: not at all, unless it is named here with its reason. Counted on wharf, over
-//! one connection in memory that is polled by hand, as the difference to the same service without the layer.
-//!
-//! `Detach` isn't here: each call is a task, which is what it is for, and tasks don't run by hand.
+//! one connection in memory that is polled by hand, as the difference to the same service without the layer. What the
+//! limits take in all is in `allocations_limits.rs`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use bytes::Bytes;
+use futures_core::Stream;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
@@ -20,7 +20,11 @@ use tower::{Layer, Service, service_fn};
 use tower_layer::Identity;
 use wharf::{Address, Body, BoxError, Conn, ConnInfo, Http};
 use wharf_middleware::keep_alive::Decision;
-use wharf_middleware::{AccessLog, KeepAlive, Next, Timeout, Timings, TrustedProxies, from_fn};
+use wharf_middleware::sse::{Event, Hub};
+use wharf_middleware::{
+    AccessLog, Conditional, DecompressionGuard, Detach, Health, KeepAlive, Metrics, Next,
+    OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
+};
 
 /// Requests that let buffers and caches reach their size, and then those that are counted.
 const WARM_UP: u64 = 200;
@@ -32,9 +36,19 @@ const SLACK: u64 = 40;
 /// The first extension of a request allocates its map, the map its table, and the value's box.
 const FIRST_EXTENSION: u64 = 3;
 
+/// The text, and the fields' map with its table.
+const PROBE: u64 = 3;
+
+const TIME: Duration = Duration::from_secs(60);
+
 const REQUEST: &[u8] =
     b"GET /path?token=x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nReferer: http://c/\r\n\
     X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Host: a.example\r\n\r\n";
+
+/// One that is told what its client has, and one with a body in a coding.
+const CONDITIONAL: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n";
+const CODED: &[u8] =
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: x\r\nContent-Length: 1\r\n\r\nx";
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
@@ -141,6 +155,12 @@ fn layers_do_not_allocate() {
         0,
         AccessLog::json().to_writer(io::sink()).layer(Hello),
     );
+    expect("Conditional", 0, Conditional.layer(Hello));
+    expect(
+        "DecompressionGuard",
+        0,
+        DecompressionGuard::around(Identity::new()).layer(Hello),
+    );
     expect("KeepAlive", 0, keep_alive().layer(Hello));
     let policy = keep_alive().policy(|_| Decision::ByTheRules);
     expect("KeepAlive with a policy", 0, policy.layer(Hello));
@@ -149,12 +169,70 @@ fn layers_do_not_allocate() {
         0,
         timings.timed("nothing", Identity::new()).layer(Hello),
     );
+    expect("Metrics", 0, Metrics::new().layer(Hello));
+    let many = RateLimitLayer::new(1_000_000, Duration::from_secs(1));
+    expect("RateLimit", 0, many.without_fields().layer(Hello));
+    expect("Overload", 0, OverloadLayer::adaptive().layer(Hello));
+    let asked = Health::new().check("store", TIME, async || Ok::<_, Infallible>(()));
+    expect("Health, for what is no probe", 0, asked.layer(Hello));
 }
 
 #[test]
 fn a_time_out_that_has_to_wait_does_not_allocate_either() {
     let bare = allocations(Late);
     assert_eq!(allocations(all_times().layer(Late)).saturating_sub(bare), 0);
+}
+
+#[test]
+fn metrics_take_half_a_mib_and_no_more() {
+    let mut kept = None;
+    let memory = measure(|| {
+        let metrics = Metrics::new();
+        drop(metrics.layer(Bare).call(Request::new(Body::empty())));
+        kept = Some(metrics);
+    });
+    println!("Metrics: {} bytes", memory.bytes_current);
+    assert!(
+        (400 << 10..=512 << 10).contains(&memory.bytes_current),
+        "{memory:?}"
+    );
+    drop(kept);
+}
+
+#[test]
+fn a_probe_in_a_storm_is_a_text_and_its_fields() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let health = Health::new()
+        .keep(TIME)
+        .check("store", TIME, async || Ok::<_, Infallible>(()));
+    let mut probe = health.readiness();
+    let counted = repeated(|| {
+        let response = runtime.block_on(async { probe.call(Request::new(())).await });
+        assert!(response.is_ok_and(|response| response.status() == 200));
+    });
+    println!(
+        "Health, for a probe: {:.2} allocations",
+        counted as f64 / COUNTED as f64
+    );
+    assert!(counted <= PROBE * COUNTED, "{counted}");
+}
+
+#[test]
+fn a_detached_call_is_one_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let (mut bare, mut detached) = (Hello, Detach.layer(Hello));
+    let runtime = &runtime;
+    let without = repeated(|| drop(runtime.block_on(async { bare.call(Request::new(())).await })));
+    let with = repeated(|| drop(runtime.block_on(async { detached.call(Request::new(())).await })));
+    println!("Detach: {} allocations", with - without);
+    assert!(
+        (COUNTED..=COUNTED + SLACK).contains(&(with - without)),
+        "{with} {without}"
+    );
 }
 
 #[test]
@@ -191,6 +269,48 @@ fn these_do_and_why() {
 }
 
 #[test]
+fn these_do_for_some_requests_and_why() {
+    let conditional = Conditional.layer(Hello);
+    expect_for(
+        CONDITIONAL,
+        "Conditional: a map of the conditions",
+        2,
+        conditional,
+    );
+    let guard = DecompressionGuard::around(Identity::new()).layer(Hello);
+    expect_for(
+        CODED,
+        "DecompressionGuard: a count, and an extension",
+        1 + FIRST_EXTENSION,
+        guard,
+    );
+}
+
+#[test]
+fn an_event_allocates_as_often_for_a_hundred_listeners_as_for_one() {
+    let events = |listeners: usize| {
+        let hub = Hub::new();
+        let mut all: Vec<_> = (0..listeners)
+            .map(|_| Box::pin(hub.subscribe(None)))
+            .collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut publish = || {
+            hub.publish(Event::new("news"));
+            for one in &mut all {
+                assert!(one.as_mut().poll_next(&mut cx).is_ready());
+                assert!(one.as_mut().poll_next(&mut cx).is_pending());
+            }
+        };
+        (0..WARM_UP).for_each(|_| publish());
+        measure(|| (0..COUNTED).for_each(|_| publish())).count_total
+    };
+    let (one, hundred) = (events(1), events(100));
+    println!("{:.2} allocations an event", one as f64 / COUNTED as f64);
+    assert_eq!(one, hundred);
+    assert!(one <= 2 * COUNTED + SLACK, "{one}");
+}
+
+#[test]
 fn what_is_counted_is_what_is_allocated() {
     let allocates = service_fn(|request: Request<Body>| {
         std::hint::black_box(Box::new(request.version()));
@@ -199,13 +319,19 @@ fn what_is_counted_is_what_is_allocated() {
     expect("a box", 1, allocates);
 }
 
+/// What `COUNTED` calls allocate.
+fn repeated(mut call: impl FnMut()) -> u64 {
+    (0..WARM_UP).for_each(|_| call());
+    measure(|| (0..COUNTED).for_each(|_| call())).count_total
+}
+
 fn all_times() -> Timeout {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     Timeout::new().handler(time).exchange(time).gap(time)
 }
 
 fn keep_alive() -> KeepAlive {
-    let time = Duration::from_secs(60);
+    let time = TIME;
     let bounded = KeepAlive::new().max_requests(u64::MAX).max_age(100 * time);
     bounded
         .jitter(0.1)
@@ -230,7 +356,19 @@ where
     S::Future: Send,
     R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let counted = allocations(service).saturating_sub(allocations(Hello));
+    expect_for(REQUEST, what, allowed, service);
+}
+
+fn expect_for<S, R>(request: &[u8], what: &str, allowed: u64, service: S)
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let counted = allocations_for(request, service).saturating_sub(allocations_for(request, Hello));
     println!(
         "{what}: {:.2} allocations a request",
         counted as f64 / COUNTED as f64
@@ -244,6 +382,18 @@ where
 
 /// What `COUNTED` requests allocate.
 fn allocations<S, R>(service: S) -> u64
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    allocations_for(REQUEST, service)
+}
+
+fn allocations_for<S, R>(request: &[u8], service: S) -> u64
 where
     S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>>
         + Clone
@@ -266,8 +416,8 @@ where
     let mut client = pin!(client);
     let mut cx = Context::from_waker(Waker::noop());
     let mut exchange = || {
-        let sent = client.as_mut().poll_write(&mut cx, REQUEST);
-        assert!(matches!(sent, Poll::Ready(Ok(count)) if count == REQUEST.len()));
+        let sent = client.as_mut().poll_write(&mut cx, request);
+        assert!(matches!(sent, Poll::Ready(Ok(count)) if count == request.len()));
         // Once for the request, and again where something was pending or the connection yields to be fair.
         for _ in 0..4 {
             assert!(

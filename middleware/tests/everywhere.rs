@@ -1,26 +1,34 @@
 //! Each layer runs unchanged on wharf, under hyper and under axum: one client, one answer.
 
 use std::convert::Infallible;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Empty, Full};
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tower::{Layer, Service, service_fn};
+use tower_http::decompression::RequestDecompressionLayer;
 use tower_layer::Identity;
+use wharf_middleware::metrics::StatusClass;
+use wharf_middleware::range::{self, RangeBody};
+use wharf_middleware::sse::{Event, Hub, Sse, Subscription};
 use wharf_middleware::{
-    AccessLog, ClientAddress, Deadline, Detach, KeepAlive, Next, Timeout, Timings, TrustedProxies,
-    from_fn,
+    AccessLog, ClientAddress, Conditional, Deadline, DecompressionGuard, Detach, Health, KeepAlive,
+    Metrics, Next, OverloadLayer, RateLimitLayer, Timeout, Timings, TrustedProxies, from_fn,
 };
 
-/// What a client heard: the answer's fields and its body, which is what the innermost service knew of the request.
+/// What a client heard: the answer's head and its body, which is what the innermost service knew of the request.
 struct Heard {
+    status: StatusCode,
     fields: HeaderMap,
     body: String,
 }
@@ -69,6 +77,46 @@ macro_rules! everywhere {
     };
 }
 
+/// One test for each server that sends `$request` to `$service`, where that is more than a layer around a service that
+/// takes any body, and hands what was heard to `$check`.
+macro_rules! served_everywhere {
+    ($name:ident, || $service:expr, || $request:expr, $check:expr) => {
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn on_wharf() {
+                let (client, server) = duplex(4096);
+                tokio::spawn(wharf::serve_connection(server, $service));
+                let check = $check;
+                check(send(client, $request).await).await;
+            }
+
+            #[tokio::test]
+            async fn under_hyper() {
+                let (client, server) = duplex(4096);
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(server), TowerToHyperService::new($service)),
+                );
+                let check = $check;
+                check(send(client, $request).await).await;
+            }
+
+            #[tokio::test]
+            async fn under_axum() {
+                let app = axum::Router::new().route_service("/", $service);
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(async move { axum::serve(listener, app).await });
+                let client = tokio::net::TcpStream::connect(address).await.unwrap();
+                let check = $check;
+                check(send(client, $request).await).await;
+            }
+        }
+    };
+}
+
 everywhere!(a_function, || from_fn(stamp), async |heard: Heard| {
     assert_eq!(heard.fields["x-stamp"], "stamped");
 });
@@ -76,6 +124,29 @@ everywhere!(a_function, || from_fn(stamp), async |heard: Heard| {
 everywhere!(detach, || Detach, async |heard: Heard| {
     assert_eq!(heard.body, "nothing");
 });
+
+everywhere!(
+    overload,
+    || {
+        let layer = OverloadLayer::limit(1).queue(0);
+        OVERLOAD.with(|place| *place.borrow_mut() = Some(layer.clone()));
+        layer
+    },
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let load = OVERLOAD.with(|place| place.borrow().as_ref().map(OverloadLayer::load));
+        let load = load.expect("the layer");
+        assert_eq!((load.in_flight, load.refused), (0, 0));
+    }
+);
+
+everywhere!(
+    rate_limit,
+    || RateLimitLayer::new(2, MINUTE),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["ratelimit"], r#""default";r=1;t=30"#);
+    }
+);
 
 everywhere!(
     time_outs,
@@ -106,6 +177,22 @@ everywhere!(
             Some(axums.map_or(([127, 0, 0, 1], 80).into(), |connect| connect.0))
         }),
     async |heard: Heard| assert_eq!(heard.body, "203.0.113.7")
+);
+
+everywhere!(
+    health,
+    || Health::new().paths("/", "/livez"),
+    async |heard: Heard| assert_eq!(heard.body, "ready\n")
+);
+
+everywhere!(
+    metrics,
+    || METRICS.with(Metrics::clone),
+    async |heard: Heard| {
+        assert_eq!(heard.body, "nothing");
+        let counted = METRICS.with(Metrics::snapshot);
+        assert_eq!(counted.of_class(StatusClass::Success), 1);
+    }
 );
 
 everywhere!(
@@ -143,12 +230,58 @@ everywhere!(
     }
 );
 
+everywhere!(conditional, || Conditional, async |heard: Heard| {
+    assert_eq!((heard.status.as_u16(), heard.body.as_str()), (304, ""));
+    assert_eq!(heard.fields["etag"], KNOWN);
+});
+
+served_everywhere!(
+    decompression_guard,
+    || DecompressionGuard::around(RequestDecompressionLayer::new()).layer(service_fn(swallow)),
+    || {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        std::io::copy(&mut std::io::repeat(0).take(9 << 20), &mut gzip).unwrap();
+        let request = Request::post("/").header("content-encoding", "gzip");
+        request.body(Full::from(gzip.finish().unwrap())).unwrap()
+    },
+    async |heard: Heard| assert_eq!(heard.status, 413)
+);
+
+served_everywhere!(
+    ranges,
+    || service_fn(digits),
+    || {
+        let request = Request::get("/").header("range", "bytes=4-");
+        request.body(Full::default()).unwrap()
+    },
+    async |heard: Heard| {
+        assert_eq!(
+            (heard.status.as_u16(), heard.body.as_str()),
+            (206, "456789")
+        );
+        assert_eq!(heard.fields["content-length"], "6");
+    }
+);
+
+served_everywhere!(
+    server_sent_events,
+    || service_fn(tell),
+    || Request::get("/").body(Full::default()).unwrap(),
+    async |heard: Heard| {
+        assert_eq!(heard.fields["content-type"], "text/event-stream");
+        assert!(heard.body.starts_with("data: news\nid: "), "{}", heard.body);
+        assert!(heard.body.ends_with("-1\n\n"));
+    }
+);
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 // Each test has a thread of its own.
 thread_local! {
+    static METRICS: Metrics = Metrics::new();
     static WRITTEN: std::cell::RefCell<Arc<Mutex<Vec<u8>>>> = std::cell::RefCell::default();
     static TIMINGS: Timings = Timings::new();
+    static OVERLOAD: std::cell::RefCell<Option<OverloadLayer>> = std::cell::RefCell::default();
 }
 
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -170,7 +303,38 @@ async fn known<B: 'static>(request: Request<B>) -> Result<Response<Full<Bytes>>,
         (_, Some(_)) => "deadline".to_owned(),
         _ => "nothing".to_owned(),
     };
-    Ok(Response::new(Full::from(known)))
+    let mut response = Response::new(Full::from(known));
+    let etag = HeaderValue::from_static(KNOWN);
+    response.headers_mut().insert("etag", etag);
+    Ok(response)
+}
+
+/// The tag of that; the client has it.
+const KNOWN: &str = r#""known""#;
+
+/// Reads its request, and fails if that can't be read.
+async fn swallow<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
+where
+    B: Body<Error: std::fmt::Debug>,
+{
+    let whole = request.into_body().collect().await;
+    let status = if whole.is_ok() { 200 } else { 500 };
+    let response = Response::builder().status(status);
+    Ok(response.body(Full::default()).unwrap())
+}
+
+/// Ten digits, or a part of them.
+async fn digits<B>(request: Request<B>) -> Result<Response<RangeBody<Bytes>>, Infallible> {
+    let full = Response::new(Bytes::from_static(b"0123456789"));
+    Ok(range::respond(request.method(), request.headers(), full))
+}
+
+/// One event, and the end.
+async fn tell<B: 'static>(request: Request<B>) -> Result<Response<Sse<Subscription>>, Infallible> {
+    let hub = Hub::new();
+    let response = hub.answer(&request);
+    hub.publish(Event::new("news"));
+    Ok(response)
 }
 
 async fn stamp<S, B, R>(request: Request<B>, next: Next<S>) -> Result<Response<R>, S::Error>
@@ -184,18 +348,53 @@ where
 }
 
 async fn ask(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Heard {
+    let request = Request::get("/")
+        .header("forwarded", "for=203.0.113.7")
+        .header("if-none-match", KNOWN);
+    send(io, request.body(Full::default()).unwrap()).await
+}
+
+async fn send(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut request: Request<Full<Bytes>>,
+) -> Heard {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(io));
     let (mut client, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
-    let request = Request::get("/")
-        .header("host", "localhost")
-        .header("forwarded", "for=203.0.113.7");
-    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let host = HeaderValue::from_static("localhost");
+    request.headers_mut().insert("host", host);
     let response = client.send_request(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Heard {
+        status: parts.status,
         fields: parts.headers,
         body: String::from_utf8(body.into()).unwrap(),
     }
+}
+
+/// Modules without a row.
+const NO_LAYER: [&str; 1] = ["guide"];
+
+/// Rows that are not called as their module, which would hide it.
+const OTHERWISE: [(&str, &str); 4] = [
+    ("from_fn", "a_function"),
+    ("timeout", "time_outs"),
+    ("range", "ranges"),
+    ("sse", "server_sent_events"),
+];
+
+#[test]
+fn no_layer_is_forgotten() {
+    let modules = include_str!("../src/lib.rs").lines();
+    let modules = modules.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let rows: String = include_str!("everywhere.rs").split_whitespace().collect();
+    let mut layers = 0;
+    for module in modules.filter(|module| !NO_LAYER.contains(module)) {
+        let other = OTHERWISE.iter().find(|(name, _)| *name == module);
+        let row = other.map_or(module, |(_, row)| *row);
+        assert!(rows.contains(&format!("everywhere!({row},")), "{module}");
+        layers += 1;
+    }
+    assert!(layers >= 11, "only {layers}");
 }

@@ -206,7 +206,7 @@ struct Fields<'a> {
 
 /// The fields that the container has a word in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Special {
+pub(crate) enum Special {
     Date,
     Upgrade,
     Connection,
@@ -219,7 +219,7 @@ enum Special {
 impl Special {
     /// By length first: most names are told apart from all of these without a comparison.
     #[inline(always)]
-    fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         let (special, text) = match name.len() {
             4 => (Self::Date, "date"),
             7 => (Self::Upgrade, "upgrade"),
@@ -281,7 +281,7 @@ fn fields<'a>(
 }
 
 /// The `timeout` of a `Keep-Alive` field, in seconds.
-fn timeout(value: &HeaderValue) -> Option<u32> {
+pub(crate) fn timeout(value: &HeaderValue) -> Option<u32> {
     let parameters = value.to_str().ok()?.split(',');
     let mut timeouts = parameters.filter_map(|parameter| {
         let (name, seconds) = parameter.split_once('=')?;
@@ -292,7 +292,7 @@ fn timeout(value: &HeaderValue) -> Option<u32> {
 }
 
 /// Digits only: no sign, no list, no space (RFC 9110 section 8.6).
-fn number(value: &[u8]) -> Option<u64> {
+pub(crate) fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }
@@ -306,7 +306,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 #[cold]
-fn asks_for_close(value: &HeaderValue) -> bool {
+pub(crate) fn asks_for_close(value: &HeaderValue) -> bool {
     value
         .as_bytes()
         .split(|&byte| byte == b',')

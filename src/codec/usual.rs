@@ -130,7 +130,10 @@ fn request_line(input: &[u8]) -> Option<(RequestLine, usize)> {
     let version = input.get(target_end..)?.first_chunk::<11>()?;
     let end = version.last_chunk::<8>()?;
     let http10 = end == b"TP/1.0\r\n";
-    if version.first_chunk::<8>()? != b" HTTP/1." || !http10 && end != b"TP/1.1\r\n" {
+    if !http10 && end != b"TP/1.1\r\n" {
+        return None;
+    }
+    if version.first_chunk::<8>()? != b" HTTP/1." {
         return None;
     }
     let kind = scan::kind(input.get(..method_end)?);

@@ -40,7 +40,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 9] = [
+    /// All of them, in the order of a request.
+    pub const ALL: &[Self] = &[
         Self::BeforeHttp,
         Self::Idle,
         Self::ReadingHead,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ConnInfo, ProxyError, RequestLine, State};
+use super::{ConnInfo, Http2Error, ProxyError, RequestLine, State, TlsError};
 use crate::codec::Close;
 use crate::error::{BoxError, Reject};
 
@@ -108,10 +108,14 @@ pub enum CloseReason {
     Upgraded,
     /// It didn't begin with a PROXY header that is believed.
     Proxy(ProxyError),
+    /// It didn't begin with a TLS handshake that came to its end.
+    Tls(TlsError),
     /// Its peer had as many connections open as one may have.
     PeerLimit,
     /// A service of the connection plane ended it before it spoke HTTP: its error, in words.
     BeforeHttp(Arc<str>),
+    /// HTTP/2 was broken, by what the client sent or by what it says of this server.
+    Http2(Http2Error),
 }
 
 impl CloseReason {
@@ -132,6 +136,8 @@ impl CloseReason {
             }
             Self::Io(kind) => return format!("the connection failed: {kind}"),
             Self::Proxy(error) => return error.to_string(),
+            Self::Tls(error) => return error.to_string(),
+            Self::Http2(error) => return error.to_string(),
             Self::BeforeHttp(why) => return format!("ended before it spoke HTTP: {why}"),
             Self::ClientClosed => "closed by the client",
             Self::ClientAsked => "the client asked for it",

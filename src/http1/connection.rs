@@ -35,8 +35,8 @@ pub(super) struct Connection<Io, C: Codec> {
     pub(super) settings: Arc<Settings>,
 }
 
-/// The next head, or why there is none.
-type Decoded<C> = Result<Head<<C as Codec>::Decoder>, Ending>;
+/// A head, or why none will come.
+type Heard<C> = Result<Head<<C as Codec>::Decoder>, Ending>;
 
 /// Serves a connection to its end.
 ///
@@ -76,7 +76,7 @@ where
         Self {
             wire: settings.wire(conn),
             codec,
-            intake: Intake::default(),
+            intake: Intake::new(&settings.limits),
             settings,
         }
     }
@@ -88,7 +88,7 @@ where
     /// leave and to drop.
     #[expect(
         clippy::manual_async_fn,
-        reason = "an async fn keeps each of its arguments twice"
+        reason = "an argument of an `async fn` that its body moves is stored twice"
     )]
     pub(super) fn exchanges<S, B>(
         &mut self,
@@ -181,14 +181,18 @@ where
     pub(super) async fn make_room(&mut self) -> Result<(), Stop> {
         self.until(|cx, this| {
             let most = this.settings.limits.write_buffer_bytes;
-            this.wire.poll_room(cx, most).map_err(Stop::from)
+            let room = this.wire.poll_room(cx, most).map_err(Stop::from);
+            if room.is_pending() {
+                this.wire.show(State::Sending);
+            }
+            room
         })
         .await
     }
 
     /// Decodes the next head, reading what it takes.
     #[inline(always)]
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Decoded<C>, Stop>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard<C>, Stop>> {
         if let Some(ahead) = self.intake.ahead.take() {
             return Poll::Ready(Ok(Ok(*ahead)));
         }
@@ -218,14 +222,14 @@ where
     }
 
     /// Waits for more of a head, or for a reason to stop waiting.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlFlow<CloseReason>, Stop>> {
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlFlow<CloseReason>, Stop>> {
         let wire = &mut self.wire;
         // One write answers all the requests of a read.
         let _ = wire.poll_flush(cx)?;
         let idle = !wire.has_input();
-        if idle && wire.told() >= Told::Drain {
-            return Poll::Ready(Ok(ControlFlow::Break(wire.live().told_why())));
-        }
         if wire.is_eof() {
             let why = if idle {
                 CloseReason::ClientClosed
@@ -238,6 +242,10 @@ where
         if read.is_ready() {
             return Poll::Ready(Ok(ControlFlow::Continue(())));
         }
+        // Only now: a request that has come already is still served.
+        if idle && wire.told() >= Told::Drain {
+            return Poll::Ready(Ok(ControlFlow::Break(wire.live().told_why())));
+        }
         let limits = &self.settings.limits;
         if wire.live().requests() == 0 {
             wire.enter_until(Phase::Head, wire.live().since() + limits.head_timeout);
@@ -246,6 +254,8 @@ where
             } else {
                 State::ReadingHead
             });
+            // Nothing has come yet, and perhaps never will.
+            wire.clear_desk();
         } else if idle {
             let timeout = wire.idle_timeout();
             wire.enter(Phase::Idle(timeout), timeout);
@@ -304,6 +314,8 @@ where
         if exchange.codec.upgrade || is_tunnel {
             let (sender, promise) = Promise::new();
             exchange.upgrade = Some(Box::new(sender));
+            #[cfg(feature = "hyper-upgrade")]
+            crate::upgrade::hyper::promise(request.extensions_mut(), &promise);
             request.extensions_mut().insert(promise);
         }
         request

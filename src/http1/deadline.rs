@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::State;
 use crate::limits::Limits;
+use crate::meter::Meter;
 
 /// What the connection waits for, where that has a fixed time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,84 +135,4 @@ impl Deadline {
     pub(super) fn has_moved(&mut self) {
         self.is_armed = false;
     }
-}
-
-/// How patient the connection still is with its peer in one direction.
-///
-/// Waiting spends the allowance, bytes earn it back at the rate floor. It starts at the grace and never exceeds the
-/// stall time: so one figure bounds a peer that stands still, one that trickles, and one that was fast once.
-#[derive(Debug, Clone)]
-pub(super) struct Meter {
-    allowance: Duration,
-    /// Bytes that aren't in the allowance yet: it is reckoned only before a wait, which spares most bodies a division.
-    earned: u64,
-    waiting_since: Option<Instant>,
-}
-
-impl Meter {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            allowance: grace(limits),
-            earned: 0,
-            waiting_since: None,
-        }
-    }
-
-    /// Starts anew, for a new body.
-    pub(super) fn restart(&mut self, limits: &Limits) {
-        *self = Self::new(limits);
-    }
-
-    /// The peer has done all that was asked of it.
-    pub(super) fn forgive(&mut self, limits: &Limits) {
-        self.reckon(limits);
-        self.allowance = self.allowance.max(grace(limits));
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting_since.is_some()
-    }
-
-    /// The peer's move, from `now` on.
-    pub(super) fn wait(&mut self, now: Instant, limits: &Limits) {
-        if self.waiting_since.is_none() {
-            self.reckon(limits);
-            self.waiting_since = Some(now);
-        }
-    }
-
-    /// Not the peer's move any more.
-    pub(super) fn rest(&mut self, now: Instant) {
-        if let Some(since) = self.waiting_since.take() {
-            let waited = now.saturating_duration_since(since);
-            self.allowance = self.allowance.saturating_sub(waited);
-        }
-    }
-
-    /// The peer sent or took `bytes`, waited for or not.
-    pub(super) fn earn(&mut self, bytes: usize) {
-        self.earned = self.earned.saturating_add(bytes as u64);
-    }
-
-    fn reckon(&mut self, limits: &Limits) {
-        let earned = match (std::mem::take(&mut self.earned), limits.rate_floor) {
-            (0, _) => return,
-            (_, 0) => limits.stall_timeout,
-            (bytes, floor) => {
-                Duration::from_micros(bytes.saturating_mul(1_000_000) / u64::from(floor))
-            }
-        };
-        self.allowance = self
-            .allowance
-            .saturating_add(earned)
-            .min(limits.stall_timeout);
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.waiting_since.map(|since| since + self.allowance)
-    }
-}
-
-fn grace(limits: &Limits) -> Duration {
-    limits.rate_grace.min(limits.stall_timeout)
 }

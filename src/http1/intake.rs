@@ -26,6 +26,8 @@ pub(super) struct Intake<D> {
     spare: Option<Arc<Slot>>,
     /// The reader waits for the socket.
     starved: bool,
+    /// What may be left unread of a body.
+    drain_bytes: u64,
 }
 
 struct Incoming<D> {
@@ -48,18 +50,17 @@ pub(super) enum Rest {
     Unread,
 }
 
-impl<D> Default for Intake<D> {
-    fn default() -> Self {
+impl<D: DecodeBody> Intake<D> {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             ahead: None,
             body: None,
             spare: None,
             starved: false,
+            drain_bytes: limits.drain_bytes,
         }
     }
-}
 
-impl<D: DecodeBody> Intake<D> {
     /// Begins the body of a request whose head was just decoded.
     #[inline(always)]
     pub(super) fn open<Io>(
@@ -100,8 +101,10 @@ impl<D: DecodeBody> Intake<D> {
                     .ok()
                     .filter(|length| *length <= input.len());
                 // What is all there needs no slot. A client that expects 100 does: whether the body was asked for
-                // decides what it is told, and must not depend on how early the body came.
-                if let Some(length) = whole.filter(|_| !exchange.codec.expects_continue) {
+                // decides what it is told, and must not depend on how early the body came. So does a body that
+                // closes the connection when it is left unread.
+                let is_free = !exchange.codec.expects_continue && length <= self.drain_bytes;
+                if let Some(length) = whole.filter(|_| is_free) {
                     return Body::arrived(input.split_to(length).freeze(), origin);
                 }
                 Some(length)
@@ -248,6 +251,15 @@ impl<D: DecodeBody> Intake<D> {
     }
 }
 
+impl<D> Drop for Intake<D> {
+    /// The connection is gone: whoever still reads a body in another task waits for nothing.
+    fn drop(&mut self) {
+        if let Some(body) = &self.body {
+            body.slot.abandon();
+        }
+    }
+}
+
 impl<D: DecodeBody> Incoming<D> {
     fn give(&mut self, piece: Piece, cx: &Context<'_>) {
         match piece {
@@ -257,7 +269,10 @@ impl<D: DecodeBody> Incoming<D> {
                 self.over = self.decoder.remaining() == Some(0);
                 self.slot.give(Frame::data(data), self.over, cx);
             }
-            Piece::Trailers(fields) => self.slot.give(Frame::trailers(fields), false, cx),
+            Piece::Trailers(fields) => {
+                self.over = true;
+                self.slot.give(Frame::trailers(fields), true, cx);
+            }
             Piece::End => {
                 self.over = true;
                 self.slot.end(Ok(()), cx);

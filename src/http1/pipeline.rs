@@ -280,6 +280,8 @@ where
         C: Codec,
         S: Service<Request<Body>, Future = F, Error = E, Response = Response<B>>,
     {
+        // Nothing behind a request that asked for close is served (RFC 9112 section 9.6).
+        self.is_closed |= exchange.codec.close.is_some();
         let none = Length::Known(0);
         let call = catch(|| service.call(connection.open(&mut exchange, (none, decoder))));
         let call = match call {

@@ -36,6 +36,19 @@ impl<'a> Refused<'a> {
         }
     }
 
+    /// One whose head could be read.
+    #[cfg(feature = "http2")]
+    pub(super) fn of_request(
+        live: &'a Live,
+        reject: &'a Reject,
+        status: StatusCode,
+        request: RequestLine,
+    ) -> Self {
+        let mut refused = Self::new(live, reject, status, &[]);
+        refused.request = Some(request);
+        refused
+    }
+
     /// The facts of its connection.
     pub fn info(&self) -> &ConnInfo {
         static NONE: std::sync::LazyLock<ConnInfo> = std::sync::LazyLock::new(ConnInfo::default);

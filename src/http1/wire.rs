@@ -73,6 +73,8 @@ pub(super) struct Wire<Io> {
     eof: bool,
     /// Bytes are in the stream's own buffer (TLS).
     unflushed: bool,
+    /// A deadline has passed, and is believed if nothing has come by now.
+    is_last_look: bool,
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
     read_room: u32,
@@ -111,6 +113,7 @@ where
             now: None,
             eof: false,
             unflushed: false,
+            is_last_look: false,
             body_late: false,
             read_room: READ_LEAST,
             requests: 0,
@@ -144,7 +147,12 @@ where
             };
         }
         match self.deadline.poll(cx) {
-            Poll::Pending => {}
+            Poll::Pending => self.is_last_look = false,
+            // A process that was stopped hears of its timers before its sockets: what has come in time is looked for
+            // once more, after the runtime has asked the kernel.
+            Poll::Ready(_) if !std::mem::replace(&mut self.is_last_look, true) => {
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+            }
             // The step under way tells the body's reader, whose answer still goes out.
             Poll::Ready(Late::Reading) => {
                 self.body_late = true;

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::error::Error;
@@ -17,6 +19,12 @@ use crate::error::Error;
 /// Connections that the kernel completes before they are accepted; it takes less where its own bound
 /// (`net.core.somaxconn`) is lower. The usual 128 loses answers in a burst of a thousand.
 const BACKLOG: i32 = 4096;
+
+/// What the kernel takes of a response beyond what is on its way. Else it takes megabytes and says nothing until a
+/// third of them is gone, which to a reader of 2 kB/s is minutes: the deadline of writing could not tell such a reader
+/// from one that stands still. Half of this is the step in which progress is seen.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 16 * 1024;
 
 /// Said of a socket that was given as bound.
 pub(super) const UNUSABLE: &str = "the listening socket can't be used";
@@ -27,6 +35,9 @@ pub(super) fn prepare(socket: &impl AsFd, is_tcp: bool) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     if is_tcp {
         socket.set_tcp_nodelay(true)?;
+        // Accepted sockets inherit it; a kernel that doesn't know it is no worse than before.
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     }
     socket.listen(BACKLOG)
 }
@@ -58,6 +69,27 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     // Else a restart fails for as long as connections of the last run are in TIME-WAIT.
     socket.set_reuse_address(true)?;
     Ok(socket)
+}
+
+/// Drops what asks for a new connection (a segment with SYN), and lets through what belongs to one under way.
+///
+/// To close a listening socket resets what came between the last look into its queue and the close: connections that
+/// their clients take for made, with requests in them. Who asks after this isn't answered, asks again a second later and
+/// is refused, which every client and balancer takes as said.
+#[cfg(target_os = "linux")]
+pub(super) fn admit_no_more(socket: &impl AsFd) -> io::Result<()> {
+    // The filter sees the TCP header; its flags are in byte 13 (RFC 9293 section 3.1).
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const SYN: u32 = 0x02;
+    let only_what_is_under_way = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    SockRef::from(socket).attach_filter(&only_what_is_under_way)
 }
 
 /// Binds another socket where `socket` listens; the kernel shares the connections out among them.

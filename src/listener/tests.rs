@@ -277,3 +277,38 @@ async fn what_the_kernel_has_queued_is_found_without_the_runtime() {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_socket_about_to_close_keeps_its_queue_and_takes_no_more() {
+    let listener = Listener::tcp("127.0.0.1:0").unwrap();
+    let address = socket(&listener);
+    let open = listener.open().unwrap();
+    let queued = std::net::TcpStream::connect(address).unwrap();
+    open.admit_no_more();
+    let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+
+    let accepted = open.accept_queued().unwrap();
+    assert_eq!(accepted.peer, queued.local_addr().unwrap().into());
+    assert_eq!(
+        open.accept_queued().unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    drop(open);
+    let refused = std::net::TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_socket_that_others_have_too_goes_on_taking_connections() {
+    let shared = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = shared.local_addr().unwrap();
+    let listeners = shared.try_clone().unwrap().into_listeners().unwrap();
+    let open = listeners.into_iter().next().unwrap().open().unwrap();
+    open.admit_no_more();
+    drop(open);
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    shared.accept().unwrap();
+}

@@ -13,6 +13,9 @@ pub(super) trait Accept {
     /// Waits for a connection.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Io>>>;
 
+    /// From here on no connection begins, as far as that can be had; those that are queued are still there.
+    fn admit_no_more(&mut self) {}
+
     /// A connection that is queued already; `WouldBlock` says that none is.
     fn accept_queued(&mut self) -> io::Result<Accepted<Self::Io>>;
 }
@@ -52,6 +55,10 @@ impl Accept for Turns {
             Poll::Pending => None,
         });
         accepted.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn admit_no_more(&mut self) {
+        self.listeners.iter().for_each(OpenListener::admit_no_more);
     }
 
     fn accept_queued(&mut self) -> io::Result<Accepted<Stream>> {

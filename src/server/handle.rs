@@ -87,6 +87,11 @@ impl Handle {
         self.open.so_far()
     }
 
+    /// What has crossed the connections so far, also those that are open.
+    pub fn traffic(&self) -> Traffic {
+        self.open.traffic()
+    }
+
     /// How many connections have ended for which reason, in the words of the printed report.
     pub fn closed(&self) -> BTreeMap<&'static str, u64> {
         self.report().closed
@@ -127,13 +132,40 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub(super) const ALL: [Self; 5] = [
+    /// All of them, in their order.
+    pub const ALL: &[Self] = &[
         Self::Starting,
         Self::Serving,
         Self::LameDuck,
         Self::Draining,
         Self::Stopped,
     ];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::LameDuck => "lame duck",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// What has crossed a server's connections so far, the open ones and those that have ended. No number ever falls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Requests whose head was complete.
+    pub requests: u64,
+    /// Bytes read from the peers.
+    pub bytes_in: u64,
+    /// Bytes written to them.
+    pub bytes_out: u64,
 }
 
 /// An open connection, as it was when somebody looked.

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::handle::{ConnView, Phase};
+use super::handle::{ConnView, Phase, Traffic};
 use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, State, Told};
 use crate::error::BoxError;
 use crate::shutdown::{Oldest, Report};
@@ -216,6 +216,24 @@ impl Open {
     pub(super) fn states(&self) -> Vec<State> {
         let all = self.lock().all();
         all.iter().map(|live| live.state()).collect()
+    }
+
+    /// What has crossed all connections. Under one lock, so that one which closes is counted once.
+    pub(super) fn traffic(&self) -> Traffic {
+        let table = self.lock();
+        let mut traffic = Traffic {
+            connections: table.report.connections,
+            requests: table.report.requests,
+            bytes_in: table.report.bytes_in,
+            bytes_out: table.report.bytes_out,
+        };
+        for entry in table.connections.values() {
+            let (bytes_in, bytes_out) = entry.live.bytes();
+            traffic.requests += entry.live.requests();
+            traffic.bytes_in += bytes_in;
+            traffic.bytes_out += bytes_out;
+        }
+        traffic
     }
 
     /// The account of all that have closed.

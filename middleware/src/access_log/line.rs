@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use super::escape::{Field, Style};
 use super::{mask, stamp};
+use crate::follow::Ended;
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,28 +66,6 @@ pub(super) enum Asked {
     Path(Method, String),
     /// A head that could not be read: its first line.
     Unread(Vec<u8>),
-}
-
-/// How an exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    Complete,
-    Aborted,
-    Error,
-    Panicked,
-    Refused,
-}
-
-impl Ended {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Aborted => "aborted",
-            Self::Error => "error",
-            Self::Panicked => "panicked",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl Settings {

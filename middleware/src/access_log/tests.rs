@@ -2,15 +2,17 @@ use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use serde_json::Value;
 use tower::{ServiceExt, service_fn};
-use wharf::Http;
+use wharf::{BoxError, Http};
 
 use super::*;
 use crate::mock::{Picky, converse, honours_readiness};

@@ -5,13 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::mem;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Parts of the buffer, so that threads seldom meet at one lock; each is held for the time that a line takes to format.
-const SHARDS: usize = 8;
+use crate::shard::{SHARDS, shard};
 
 /// For how long the thread lets lines gather once it is awake: one write for many, and no waking for each.
 const GATHER: Duration = Duration::from_millis(20);
@@ -71,6 +70,7 @@ pub(super) struct Queue {
 }
 
 struct Shared {
+    /// Each is locked for the time that a line takes to format.
     shards: [Mutex<Vec<u8>>; SHARDS],
     /// As much as a shard takes.
     room: usize,
@@ -181,15 +181,6 @@ impl Drop for Queue {
         self.wake();
         self.wait(FAREWELL, |progress| progress.ended);
     }
-}
-
-/// The shard of this thread.
-fn shard() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: usize = THREADS.fetch_add(1, Relaxed) % SHARDS;
-    }
-    SHARD.try_with(|shard| *shard).unwrap_or(0)
 }
 
 /// The thread's own.

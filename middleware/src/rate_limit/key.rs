@@ -4,9 +4,10 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::Request;
-use wharf::ConnInfo;
 
-/// By what the limit tells clients apart: [`PeerAddress`], or a closure from a request to something that can be hashed.
+use crate::ClientAddress;
+
+/// By what the limit tells clients apart: [`ClientIp`], or a closure from a request to something that can be hashed.
 pub trait Key<B> {
     /// The hash of this request's key; `None` if it is not limited.
     fn hash(&self, request: &Request<B>, hasher: &RandomState) -> Option<u64>;
@@ -22,23 +23,23 @@ where
     }
 }
 
-/// The IP address of the connection's other end.
+/// The client's IP address: what [`TrustedProxies`](crate::TrustedProxies) found if that layer is outside of this one,
+/// else the other end of the connection.
 ///
-/// It is the address in [`ConnInfo`], which comes with every request's body on wharf and elsewhere may be put into the
-/// extensions. An IPv6 address stands for its /64: so many belong to one customer. All requests whose address is not
+/// Behind a proxy and without that layer all clients have one address, the proxy's, and share one budget. What the
+/// connection's other end is comes with every request on wharf; under another server, tell that layer where to find it. An IPv6 address stands for its /64: so many belong to one customer. All requests whose address is not
 /// known share one budget, so that a limit that can't work is noticed instead of letting everybody through.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PeerAddress;
+pub struct ClientIp;
 
-impl<B: 'static> Key<B> for PeerAddress {
+impl<B: 'static> Key<B> for ClientIp {
     fn hash(&self, request: &Request<B>, hasher: &RandomState) -> Option<u64> {
         Some(hasher.hash_one(address(request).map(network)))
     }
 }
 
 fn address<B: 'static>(request: &Request<B>) -> Option<IpAddr> {
-    let info = ConnInfo::find(request)?;
-    Some(info.peer.socket()?.ip())
+    ClientAddress::of(request).map(|client| client.ip())
 }
 
 fn network(address: IpAddr) -> IpAddr {

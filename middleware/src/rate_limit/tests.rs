@@ -106,6 +106,30 @@ async fn each_address_has_its_own_budget_and_it_fills_up_evenly() {
     assert_eq!(ask(&mut service, from("192.0.2.1")).await.status(), 429);
 }
 
+#[tokio::test]
+async fn behind_trusted_proxies_each_client_has_its_own_budget_and_nobody_invents_one() {
+    let limit = RateLimitLayer::new(1, Duration::from_secs(10));
+    let proxies = crate::TrustedProxies::x_forwarded_for();
+    let mut service = proxies
+        .trust(["10.0.0.0/8"])
+        .unwrap()
+        .layer(limit.layer(picky().0));
+    for (peer, said, status) in [
+        ("10.0.0.1", "192.0.2.1", 200),
+        ("10.0.0.1", "192.0.2.2", 200),
+        ("10.0.0.2", "192.0.2.1", 429),
+        // What the client itself has put in front changes nothing, nor does a client without a proxy.
+        ("10.0.0.1", "203.0.113.9, 192.0.2.1", 429),
+        ("192.0.2.1", "203.0.113.10", 429),
+    ] {
+        let mut request = from(peer);
+        let fields = request.headers_mut();
+        fields.insert("x-forwarded-for", said.parse().unwrap());
+        let response = service.ready().await.unwrap().call(request).await.unwrap();
+        assert_eq!(response.status(), status, "{said} by way of {peer}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn fields_tell_what_is_left() {
     let layer = RateLimitLayer::new(60, Duration::from_secs(60))

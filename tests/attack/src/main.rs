@@ -1,0 +1,56 @@
+//! `wharf-attack`: hostile clients, failing kernels and restarts, one sub-command a row. Each drives wharf and, beside it
+//! in the same run, axum 0.8's own server, and says of wharf whether it holds its target.
+
+use std::process::ExitCode;
+
+mod child;
+mod client;
+mod figures;
+mod poisson;
+mod proxy;
+mod rows;
+mod run;
+mod serve;
+mod verdict;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const USAGE: &str = "\
+usage: wharf-attack all|quick|ROW… [--quick] [--json FILE] [--results FILE]
+       wharf-attack list
+       wharf-attack serve wharf|axum [--OPTION VALUE]…
+       wharf-attack proxy UPSTREAM [--port N] [--delay-ms N] [--slice N] [--stall-after|--reset-after|--half-close-after N]
+
+  all             every row in its full form
+  quick           every row at small size, for each change
+  --quick         the rows named, at small size
+  --json FILE     the lines as one array
+  --results FILE  the table as Markdown, with date, machine and commit
+";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let outcome = match words.next().as_deref() {
+        Some("serve") => serve::run(words).map(|()| true),
+        Some("proxy") => proxy::run(words).map(|()| true),
+        Some("list") => {
+            rows::all().iter().for_each(|row| println!("{row}"));
+            Ok(true)
+        }
+        Some(first) if first != "--help" => {
+            run::run(std::iter::once(first.to_owned()).chain(words))
+        }
+        _ => {
+            print!("{USAGE}");
+            Ok(true)
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("wharf-attack: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! See `wharf_fuzz::forwarded`.
+#![cfg_attr(fuzzing, no_main)]
+wharf_fuzz::target!(forwarded);

@@ -1,7 +1,9 @@
-//! A client in memory: the same reads again and again, each pending once before it comes; what is written is counted.
+//! A client in memory: the same reads again and again, each pending once before it comes; writes are counted.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,7 +17,7 @@ pub struct Canned {
     rest: bool,
     rounds: u64,
     stays: bool,
-    written: usize,
+    writes: Arc<AtomicU64>,
 }
 
 impl Canned {
@@ -28,7 +30,7 @@ impl Canned {
             rest: false,
             rounds,
             stays: false,
-            written: 0,
+            writes: Arc::default(),
         }
     }
 
@@ -37,6 +39,11 @@ impl Canned {
     pub fn and_stays(mut self) -> Self {
         self.stays = true;
         self
+    }
+
+    /// How often was written to it.
+    pub fn writes(&self) -> Arc<AtomicU64> {
+        self.writes.clone()
     }
 
     fn poll_next(&mut self, room: usize) -> Poll<&[u8]> {
@@ -77,21 +84,21 @@ impl AsyncRead for Canned {
 
 impl AsyncWrite for Canned {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.written += buf.len();
+        self.writes.fetch_add(1, Relaxed);
         Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes = slices.iter().map(|slice| slice.len()).sum();
-        self.written += bytes;
+        self.writes.fetch_add(1, Relaxed);
         Poll::Ready(Ok(bytes))
     }
 

@@ -419,6 +419,11 @@ pub fn run(server: Server, workload: Workload, rounds: u64) {
     server.with(Polled, wire, workload);
 }
 
+/// The size of the future of the handler for small bodies, which a connection of wharf holds in its own.
+pub fn small_handler_bytes() -> usize {
+    size_of_val(&small(Request::new(wharf::Body::empty()), false))
+}
+
 /// A runtime whose clock and timers can be used.
 ///
 /// # Panics

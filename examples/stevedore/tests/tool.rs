@@ -205,7 +205,8 @@ fn the_gap_is_explained_in_a_line() {
     let ran = stevedore(&["--rate", "200", "-n", "400", "-c", "2", &served.url()]).ends_with(0);
     assert!(ran.out.contains("The gap at p99 is "), "{}", ran.out);
     assert!(
-        ran.out.contains("waited for one of the 2 connections"),
+        ran.out
+            .contains("waited until one of the 2 connections was free"),
         "{}",
         ran.out
     );
@@ -218,7 +219,7 @@ fn the_gap_is_explained_in_a_line() {
     let ran = stevedore(&["-n", "400", "-c", "2", &served.url()]).ends_with(0);
     assert!(
         ran.out
-            .contains("a closed loop asks a slow server less often"),
+            .contains("A closed loop has no gap: it asks a slow server less often"),
         "{}",
         ran.out
     );
@@ -589,7 +590,7 @@ fn bad_input_gets_a_sentence_and_a_status() {
             "each thread needs a connection",
         ),
         (&["-z", "10"], "is not a time like 10s"),
-        (&["--rate", "-1"], "--rate"),
+        (&["--rate=-1"], "--rate wants 0.001 to 10,000,000"),
         (&["--fail-if", "p99"], "a condition reads like p99<20ms"),
         (&["--compare", "/no/such/file"], "--compare /no/such/file"),
         (

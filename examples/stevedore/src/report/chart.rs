@@ -32,7 +32,7 @@ pub(crate) fn chart(outcome: &Outcome) -> String {
 fn draw(out: &mut String, outcome: &Outcome) -> Result {
     write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"c\" viewBox=\"0 0 {WIDTH} 860\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"c\" viewBox=\"0 0 {WIDTH} 832\" role=\"img\" \
          aria-label=\"Rate, latency over time and latency distribution\"><style>{STYLE}</style>"
     )?;
     let columns = columns(outcome.timeline.slices());
@@ -52,7 +52,15 @@ fn columns(slices: &[Slice]) -> Vec<Slice> {
         chunk[1..].iter().for_each(|later| column.join(later));
         column
     });
-    joined.collect()
+    let mut columns: Vec<Slice> = joined.collect();
+    // What is left over at the end is too short for a rate of its own.
+    if let [.., before, last] = columns.as_mut_slice()
+        && last.seconds() < before.seconds() / 2.0
+    {
+        before.join(last);
+        columns.pop();
+    }
+    columns
 }
 
 fn rate(out: &mut String, columns: &[Slice], time: &Axis) -> Result {

@@ -21,7 +21,7 @@ fn on_a_terminal(width: u16, height: u16, environment: &[(&str, &str)], flags: &
         sleep(Duration::from_millis(5)).await;
         Ok(Response::new(Body::empty()))
     });
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let size = Winsize {

@@ -145,7 +145,7 @@ fn percentiles_agree_with_the_servers_own_clock() {
             ("p99", 0.99),
         ]
         .map(|(name, share)| {
-            let true_one = truth[(404.0 * share).ceil() as usize - 1].as_secs_f64() * 1e3;
+            let true_one = truth[f64::ceil(404.0 * share) as usize - 1].as_secs_f64() * 1e3;
             (millis(&document, "latency", name) / true_one - 1.0).abs()
         })
         .into_iter()

@@ -64,7 +64,9 @@ impl Served {
             .listen(listener)
             .unwrap()
             .shutdown(Shutdown::never())
-            .on_close(move |_| drop(opened.fetch_add(1, SeqCst)));
+            .on_close(move |_| {
+                opened.fetch_add(1, SeqCst);
+            });
         runtime.spawn(server.serve(stack));
         Self {
             address,

@@ -68,6 +68,21 @@ impl Timeline {
         }
     }
 
+    /// Takes the last reading. What is too short for a rate of its own becomes a part of the slice before it.
+    pub(crate) fn finish(&mut self, at: Duration, reading: Reading) {
+        match self.slices.last_mut() {
+            Some(last) if at < last.to + TICK / 2 => {
+                last.join(&Slice {
+                    from: last.to,
+                    to: at.max(last.to),
+                    events: reading.since(&self.last),
+                });
+                self.last = reading;
+            }
+            _ => self.push(at.max(Duration::from_micros(1)), reading),
+        }
+    }
+
     fn halve(&mut self) {
         let alone = self.slices.len() % 2 == 1;
         self.slices = self

@@ -52,15 +52,7 @@ fn columns(slices: &[Slice]) -> Vec<Slice> {
         chunk[1..].iter().for_each(|later| column.join(later));
         column
     });
-    let mut columns: Vec<Slice> = joined.collect();
-    // What is left over at the end is too short for a rate of its own.
-    if let [.., before, last] = columns.as_mut_slice()
-        && last.seconds() < before.seconds() / 2.0
-    {
-        before.join(last);
-        columns.pop();
-    }
-    columns
+    joined.collect()
 }
 
 fn rate(out: &mut String, columns: &[Slice], time: &Axis) -> Result {

@@ -142,17 +142,14 @@ impl Ran {
     /// The numbers that the last line begins with: count, seconds, rate.
     #[track_caller]
     pub(crate) fn last_line(&self) -> (u64, f64, f64) {
-        let line = self.out.lines().last().unwrap_or_default().replace(',', "");
+        let line = self.out.lines().last().unwrap_or_default();
         let words: Vec<&str> = line.split(' ').collect();
-        let [_, "requests", "in", _, "s:", _, unit] = words[..] else {
+        let [count, "requests", "in", seconds, "s:", rate, unit, ..] = words[..] else {
             panic!("not count, seconds, rate: {line}");
         };
         assert!(unit.starts_with("requests/s"), "{line}");
-        (
-            words[0].parse().unwrap(),
-            words[3].parse().unwrap(),
-            words[5].parse().unwrap(),
-        )
+        let number = |text: &str| text.replace(',', "").parse::<f64>().unwrap();
+        (number(count) as u64, number(seconds), number(rate))
     }
 }
 

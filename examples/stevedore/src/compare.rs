@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::amount::{grouped, short_nanos};
 use crate::grid::{self, STEPS};
 use crate::random::Random;
-use crate::report::json::{Document, SCHEMA};
+use crate::report::json::{Document, PlanPart, SCHEMA};
 use crate::run::Outcome;
 
 /// Blocks of a timeline at most; and the least that make an interval.
@@ -219,44 +219,36 @@ fn compared(name: &str, before: &Document, now: &Document) -> String {
 
 /// Why the two can't be compared without a thought.
 fn differences(before: &Document, now: &Document) -> Vec<String> {
-    let (before, now) = (&before.plan, &now.plan);
-    let pairs = [
-        ("URLs", before.urls.join(", "), now.urls.join(", ")),
-        (
-            "connections",
-            before.connections.to_string(),
-            now.connections.to_string(),
-        ),
-        (
-            "threads",
-            before.threads.to_string(),
-            now.threads.to_string(),
-        ),
-        (
-            "rate",
-            format!("{:?}", before.rate),
-            format!("{:?}", now.rate),
-        ),
-        (
-            "pipelined",
-            before.pipeline.to_string(),
-            now.pipeline.to_string(),
-        ),
-        (
-            "kept alive",
-            before.keep_alive.to_string(),
-            now.keep_alive.to_string(),
-        ),
-        (
-            "bad clients",
-            format!("{:?}", before.misbehave),
-            format!("{:?}", now.misbehave),
-        ),
-    ];
-    let differ = pairs.into_iter().filter(|(_, before, now)| before != now);
+    let (before, now) = (facts(&before.plan), facts(&now.plan));
+    let differ = before
+        .iter()
+        .zip(&now)
+        .filter(|(before, now)| before != now);
     differ
-        .map(|(what, before, now)| format!("{what} was {before} and is {now}"))
+        .map(|(before, now)| format!("it was {before} and is {now}"))
         .collect()
+}
+
+/// What a run was, each fact in words.
+fn facts(plan: &PlanPart) -> [String; 7] {
+    [
+        plan.urls.join(", "),
+        format!("{} connections", plan.connections),
+        format!("{} threads", plan.threads),
+        plan.rate
+            .map_or("a closed loop".to_owned(), |rate| format!("{rate}/s")),
+        format!("{} pipelined", plan.pipeline),
+        if plan.keep_alive {
+            "kept alive"
+        } else {
+            "a connection a request"
+        }
+        .to_owned(),
+        match &plan.misbehave {
+            Some(how) => format!("beside {} bad clients ({how})", plan.bad_clients),
+            None => "without bad clients".to_owned(),
+        },
+    ]
 }
 
 #[cfg(test)]

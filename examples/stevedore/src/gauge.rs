@@ -85,8 +85,8 @@ impl Gauge {
         add(&self.connects, 1);
     }
 
-    pub(crate) fn late(&self) {
-        add(&self.late, 1);
+    pub(crate) fn late(&self, requests: u64) {
+        add(&self.late, requests);
     }
 
     /// A connection goes from what it did to what it does.

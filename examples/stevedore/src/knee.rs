@@ -55,8 +55,10 @@ pub(crate) async fn find(
             rate,
             arrivals: Arrivals::Poisson,
         };
+        // What is under way at the end is no sign of too much; what found no connection is.
         let attempt = Arc::new(Plan {
             load,
+            wait: true,
             ..Plan::clone(plan)
         });
         let outcome = run(&attempt, interrupt, &mut |progress| view.show(progress)).await?;

@@ -48,6 +48,8 @@ pub(crate) enum Ending {
     Answered(u16),
     Closed,
     Reset,
+    /// Ended by the server while it was still reading, slower than its end could reach it.
+    CutOff,
     /// It left, as it meant to.
     Left,
     NotLetIn,
@@ -90,6 +92,7 @@ impl fmt::Display for Ending {
             Self::Answered(status) => write!(f, "answered {status}, then ended"),
             Self::Closed => f.write_str("closed without an answer"),
             Self::Reset => f.write_str("reset without an answer"),
+            Self::CutOff => f.write_str("ended while answers were unread"),
             Self::Left => f.write_str("left before the answer, as it meant to"),
             Self::NotLetIn => f.write_str("no connection"),
             Self::StillOpen => f.write_str("still open when the run ended"),
@@ -174,7 +177,7 @@ async fn meet(
     let (ears, mouth) = split(socket);
     tokio::select! {
         ending = listen(ears, how) => ending,
-        never = speak(mouth, how, target, random, turn) => match never {},
+        ending = speak(mouth, how, target, random, turn) => ending,
     }
 }
 
@@ -207,14 +210,15 @@ async fn abort(socket: &mut Socket, target: &Target) -> Ending {
     }
 }
 
-/// What is said, and how. Silent when it is said, or when nobody wants to hear more: the ears know when it is over.
+/// What is said, and how. Silent when it is said, or when nobody wants to hear more: the ears know when it is over. Only
+/// who reads slowly learns it by speaking: what it has not read yet stands before the end.
 async fn speak(
     mut mouth: impl AsyncWrite + Unpin,
     how: Misbehavior,
     target: &Target,
     random: &mut Random,
     turn: usize,
-) -> std::convert::Infallible {
+) -> Ending {
     let host = target
         .url
         .authority()
@@ -246,7 +250,9 @@ async fn speak(
         Misbehavior::Garbage => mouth.write_all(&garbage(host, random, turn)).await,
         Misbehavior::Abort => Ok(()),
     };
-    drop(said); // A deaf server has ended the connection, which is what the ears report.
+    if how == Misbehavior::SlowRead && said.is_err() {
+        return Ending::CutOff;
+    }
     std::future::pending().await
 }
 

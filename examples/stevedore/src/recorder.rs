@@ -33,8 +33,8 @@ pub(crate) struct Tally {
     pub(crate) sent: u64,
     /// Sent more than a millisecond after they were due.
     pub(crate) late: u64,
-    /// So late that the pacer itself must be blamed.
-    pub(crate) late_by_pacer: u64,
+    /// Those among them for which a connection was free: stevedore itself was late.
+    pub(crate) late_by_itself: u64,
     /// Sent again because the server had announced that it wouldn't look at them.
     pub(crate) sent_again: u64,
     /// Due or sent, and neither answered nor failed when the time was over.
@@ -57,7 +57,7 @@ impl Default for Tally {
             received: 0,
             sent: 0,
             late: 0,
-            late_by_pacer: 0,
+            late_by_itself: 0,
             sent_again: 0,
             unfinished: 0,
         }
@@ -103,7 +103,7 @@ impl Tally {
         self.received += other.received;
         self.sent += other.sent;
         self.late += other.late;
-        self.late_by_pacer += other.late_by_pacer;
+        self.late_by_itself += other.late_by_itself;
         self.sent_again += other.sent_again;
         self.unfinished += other.unfinished;
     }
@@ -154,9 +154,13 @@ impl Recorder {
         self.gauge.connected();
     }
 
-    pub(crate) fn late(&mut self) {
-        self.tally.late += 1;
-        self.gauge.late();
+    /// A connection was `free`, so nobody else is to blame.
+    pub(crate) fn late(&mut self, requests: u64, free: bool) {
+        self.tally.late += requests;
+        if free {
+            self.tally.late_by_itself += requests;
+        }
+        self.gauge.late(requests);
     }
 
     pub(crate) fn finish(&mut self) -> Tally {

@@ -95,28 +95,28 @@ pub(crate) fn bins(histogram: &Histogram<u64>, rows: usize) -> Vec<(u64, u64, u6
 
 /// Why latency and service time differ, or don't, in a line.
 pub(crate) fn gap(outcome: &Outcome) -> String {
-    let tally = &outcome.tally;
-    let (latency, service) = (
-        tally.latency.value_at_quantile(0.99),
-        tally.service.value_at_quantile(0.99),
-    );
-    let wait = latency.saturating_sub(service);
-    match outcome.plan.load {
-        Load::Closed if !outcome.plan.keep_alive => format!(
-            "The gap at p99 is {}: opening the connection that each request needs.",
-            short(wait)
-        ),
-        Load::Closed => "No schedule, no gap: a closed loop asks a slow server less often. Real users don't wait for each \
-                         other; --rate shows what they feel."
+    let (plan, tally) = (&outcome.plan, &outcome.tally);
+    let at_p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99);
+    let service = at_p99(&tally.service);
+    let wait = at_p99(&tally.latency).saturating_sub(service);
+    let gap = format!("The gap at p99 is {}", short(wait));
+    match plan.load {
+        Load::Closed if !plan.keep_alive => {
+            format!("{gap}: opening the connection that each request needs.")
+        }
+        Load::Closed => "A closed loop has no gap: it asks a slow server less often. --rate shows what users feel."
             .to_owned(),
         Load::Open { .. } if (wait as f64) < 0.05 * service as f64 => {
             "Hardly a gap: requests went out when they were due.".to_owned()
         }
-        Load::Open { .. } => format!(
-            "The gap at p99 is {}: requests that were due waited for one of the {} connections, as users would.",
-            short(wait),
-            outcome.plan.connections
+        Load::Open { .. } if tally.late_by_itself * 2 > tally.late => {
+            format!("{gap}: stevedore was late though connections were free; this machine is too busy.")
+        }
+        Load::Open { .. } if tally.late * 100 > tally.answered() => format!(
+            "{gap}: requests that were due waited until one of the {} connections was free, as users would.",
+            plan.connections
         ),
+        Load::Open { .. } => format!("{gap}: what it takes to wake up and send."),
     }
 }
 
@@ -139,10 +139,10 @@ pub(crate) fn lateness(outcome: &Outcome) -> Option<String> {
             crate::amount::percent(late, all)
         ),
     };
-    if tally.late_by_pacer > 0 {
+    if tally.late_by_itself > 0 {
         line += &format!(
-            "; {} times stevedore itself woke too late",
-            crate::amount::grouped(tally.late_by_pacer)
+            ", {} of them though a connection was free",
+            crate::amount::grouped(tally.late_by_itself)
         );
     }
     Some(line)

@@ -198,11 +198,7 @@ async fn once(
     let end = works.iter().map(|work| work.ended).max().unwrap_or(start);
     let elapsed = end.saturating_duration_since(start);
     if last != *timeline.last() {
-        let from = timeline
-            .slices()
-            .last()
-            .map_or(Duration::ZERO, |slice| slice.to);
-        timeline.push(elapsed.max(from + Duration::from_micros(1)), last);
+        timeline.finish(elapsed, last);
     }
     let mut tally = Tally::default();
     for work in &works {

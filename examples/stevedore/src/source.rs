@@ -6,7 +6,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::plan::{Load, Plan, Share};
-use crate::recorder::LATE;
 use crate::schedule::{Pacer, Schedule};
 
 /// A thread's supply of requests.
@@ -92,9 +91,8 @@ impl Source {
         }
     }
 
-    /// Wakes an idle connection whenever a request is due, until none will be; `late` is told how often the wake itself
-    /// came late. A closed loop needs no waking.
-    pub(crate) async fn pace(&self, mut pacer: Pacer, mut late: impl FnMut()) {
+    /// Wakes an idle connection whenever a request is due, until none will be. A closed loop needs no waking.
+    pub(crate) async fn pace(&self, mut pacer: Pacer) {
         let Self::Open {
             schedule,
             due,
@@ -107,12 +105,7 @@ impl Source {
             let Some(next) = schedule.borrow().peek() else {
                 break;
             };
-            if next > Instant::now() {
-                pacer.until(next).await;
-                if Instant::now() - next >= LATE {
-                    late();
-                }
-            }
+            pacer.until(next).await;
             if schedule.borrow().peek() == Some(next) {
                 due.notify_one();
                 taken.notified().await;

@@ -68,6 +68,21 @@ impl Timeline {
         }
     }
 
+    /// Takes the last reading. What is too short for a rate of its own becomes a part of the slice before it.
+    pub(crate) fn finish(&mut self, at: Duration, reading: Reading) {
+        match self.slices.last_mut() {
+            Some(last) if at < last.to + TICK / 2 => {
+                last.join(&Slice {
+                    from: last.to,
+                    to: at.max(last.to),
+                    events: reading.since(&self.last),
+                });
+                self.last = reading;
+            }
+            _ => self.push(at.max(Duration::from_micros(1)), reading),
+        }
+    }
+
     fn halve(&mut self) {
         let alone = self.slices.len() % 2 == 1;
         self.slices = self
@@ -122,6 +137,8 @@ impl Slice {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{MOST, TICK, Timeline};
     use crate::gauge::Reading;
 
@@ -158,5 +175,25 @@ mod tests {
             full.iter().all(|slice| slice.to - slice.from == TICK * 4),
             "{last:?}"
         );
+    }
+
+    #[test]
+    fn a_leftover_becomes_a_part_of_the_slice_before_it() {
+        let reading = |answered| Reading {
+            answered,
+            ..Reading::default()
+        };
+        for (over, slices) in [(0, 3), (49, 3), (50, 4), (51, 4)] {
+            let mut timeline = run(3);
+            let at = TICK * 3 + Duration::from_millis(over);
+            timeline.finish(at, reading(31));
+            assert_eq!(timeline.slices().len(), slices, "{over} ms");
+            assert_eq!(timeline.slices().last().map(|last| last.to), Some(at));
+            let answered = timeline.slices().iter().map(|slice| slice.events.answered);
+            assert_eq!(answered.sum::<u64>(), 31);
+        }
+        let mut timeline = Timeline::default();
+        timeline.finish(Duration::ZERO, reading(1));
+        assert_eq!(timeline.slices().len(), 1);
     }
 }

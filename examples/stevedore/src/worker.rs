@@ -17,7 +17,7 @@ use crate::connection::{Batch, Connection, Observer, Then};
 use crate::fault::Fault;
 use crate::gauge::{Gauge, State};
 use crate::overhead::Usage;
-use crate::plan::{End, Plan, Share};
+use crate::plan::{End, Load, Plan, Share};
 use crate::recorder::{LATE, Recorder, Tally};
 use crate::scan::Answer;
 use crate::schedule::Pacer;
@@ -163,11 +163,7 @@ impl<D: Dial> Crew<D> {
         }
         let crew = self.clone();
         running.spawn_local(async move {
-            crew.source
-                .pace(pacer, || {
-                    crew.recorder.borrow_mut().tally.late_by_pacer += 1
-                })
-                .await;
+            crew.source.pace(pacer).await;
         });
         let stopped = signal.wait_for(|signal| *signal == Signal::Stop);
         let is_stopped = tokio::select! {
@@ -246,8 +242,8 @@ impl<D: Dial> Worker<D> {
 
     async fn run(mut self, start: Instant) {
         let crew = self.crew.clone();
-        self.now = start;
         sleep_until(start).await;
+        self.now = Instant::now();
         loop {
             let Self {
                 dues, state, now, ..
@@ -274,14 +270,17 @@ impl<D: Dial> Worker<D> {
     async fn send(&mut self, number: usize) -> Result<(), Fault> {
         let crew = self.crew.clone();
         let target = &crew.plan.targets[number];
+        let was_idle = self.state == State::Idle;
         let (mut connection, sent) = self.connection(target.address).await?;
         self.moves(State::Waiting);
         let count = self.dues.len();
         if crew.plan.verify {
             self.fill(number, target, count);
         }
-        let late = self.dues.iter().filter(|due| sent - **due >= LATE).count();
-        (0..late).for_each(|_| crew.recorder.borrow_mut().late());
+        if let Load::Open { .. } = crew.plan.load {
+            let late = self.dues.iter().filter(|due| sent - **due >= LATE).count() as u64;
+            crew.recorder.borrow_mut().late(late, was_idle);
+        }
         let batch = Batch {
             bytes: &self.batches[number]
                 [..count * (self.batches[number].len() / self.in_batch(count))],
@@ -455,3 +454,6 @@ impl<D> Notes<'_, D> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub(crate) fn chart(outcome: &Outcome) -> String {
 fn draw(out: &mut String, outcome: &Outcome) -> Result {
     write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"c\" viewBox=\"0 0 {WIDTH} 860\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"c\" viewBox=\"0 0 {WIDTH} 832\" role=\"img\" \
          aria-label=\"Rate, latency over time and latency distribution\"><style>{STYLE}</style>"
     )?;
     let columns = columns(outcome.timeline.slices());

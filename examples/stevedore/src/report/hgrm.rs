@@ -17,11 +17,12 @@ pub(crate) fn hgrm(outcome: &Outcome) -> String {
     for step in histogram.iter_quantiles(TICKS) {
         total += step.count_since_last_iteration();
         let value = step.value_iterated_to();
-        // The highest value may come twice, for its own share and for all.
-        if last.replace((value, total)) == Some((value, total)) {
+        let quantile = step.quantile_iterated_to();
+        // A value may come twice, for its own share and for a larger one; the last line is for all.
+        let is_told = last.replace((value, total)) == Some((value, total));
+        if is_told && quantile < 1.0 {
             continue;
         }
-        let quantile = step.quantile_iterated_to();
         write!(
             out,
             "{:>12.3} {quantile:>14.12} {total:>10}",

@@ -31,7 +31,7 @@ pub(crate) struct Document {
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) faults: BTreeMap<String, u64>,
     pub(crate) late: u64,
-    pub(crate) late_by_pacer: u64,
+    pub(crate) late_by_itself: u64,
     pub(crate) sent_again: u64,
     pub(crate) unfinished: u64,
     pub(crate) bytes_sent: u64,
@@ -135,7 +135,7 @@ impl Document {
                 .map(|kind| (kind.key().to_owned(), tally.fault(kind)))
                 .into(),
             late: tally.late,
-            late_by_pacer: tally.late_by_pacer,
+            late_by_itself: tally.late_by_itself,
             sent_again: tally.sent_again,
             unfinished: tally.unfinished,
             bytes_sent: tally.sent,

@@ -1,0 +1,2 @@
+use crate::{BoxError, Places};
+pub fn write(_: &Places) -> Result<(), BoxError> { Ok(()) }

@@ -41,7 +41,9 @@ pub fn burst(
             client.ask(workload).await?;
             open.push(client);
         }
-        let left = Rc::new(Cell::new(most.min(workload.most).div_ceil(workload.answers)));
+        let left = Rc::new(Cell::new(
+            most.min(workload.most).div_ceil(workload.answers),
+        ));
         let answers = Rc::new(Cell::new(0));
         let (before, start) = (cpu()?, Instant::now());
         let mut tasks = JoinSet::new();
@@ -135,10 +137,7 @@ pub fn idle<T>(
     })
 }
 
-fn run<T>(
-    time: Duration,
-    work: impl Future<Output = Result<T, BoxError>>,
-) -> Result<T, BoxError> {
+fn run<T>(time: Duration, work: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -38,7 +38,8 @@ fn run() -> Result<(), BoxError> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let binaries = std::env::current_exe()?;
     let binaries = binaries.parent().ok_or("no directory")?.to_owned();
-    let measured = std::env::var_os("MEASURED").map_or_else(|| binaries.join("measured"), Into::into);
+    let measured =
+        std::env::var_os("MEASURED").map_or_else(|| binaries.join("measured"), Into::into);
     let written = std::env::var_os("WRITTEN").map_or_else(|| measured.clone(), Into::into);
     let places = Places {
         binaries,

@@ -39,7 +39,9 @@ const CORE: &str = "0";
 const LATENCY_ROUNDS: usize = 5;
 
 pub fn parts() -> impl Iterator<Item = &'static str> {
-    workloads::NAMES.into_iter().chain(["latency", "idle", "calls", "workers"])
+    workloads::NAMES
+        .into_iter()
+        .chain(["latency", "idle", "calls", "workers"])
 }
 
 pub fn part(places: &Places, part: &str, plan: &Plan) -> Result<(), BoxError> {
@@ -70,7 +72,12 @@ fn named(name: &str) -> Result<Rc<Workload>, BoxError> {
 }
 
 /// CPU a request of every server that can serve the workload.
-fn cpu(places: &Places, plan: &Plan, workload: &Rc<Workload>, rows: &mut Rows) -> Result<(), BoxError> {
+fn cpu(
+    places: &Places,
+    plan: &Plan,
+    workload: &Rc<Workload>,
+    rows: &mut Rows,
+) -> Result<(), BoxError> {
     let mut running = Vec::new();
     for (name, _) in servers::NAMES {
         if !servers::serves(name, workload.name) {
@@ -85,11 +92,25 @@ fn cpu(places: &Places, plan: &Plan, workload: &Rc<Workload>, rows: &mut Rows) -
         let first = round % running.len();
         let mut failed = Vec::new();
         for (name, server) in running[first..].iter().chain(&running[..first]) {
-            match load::burst(server.address, workload, plan.burst, u64::MAX, || server.cpu()) {
+            match load::burst(server.address, workload, plan.burst, u64::MAX, || {
+                server.cpu()
+            }) {
                 Ok(burst) if burst.answers > 0 => {
                     let answers = burst.answers as f64;
-                    rows.add(workload.name, name, round, "cpu", burst.cpu.as_secs_f64() * 1e6 / answers);
-                    rows.add(workload.name, name, round, "rate", answers / burst.took.as_secs_f64());
+                    rows.add(
+                        workload.name,
+                        name,
+                        round,
+                        "cpu",
+                        burst.cpu.as_secs_f64() * 1e6 / answers,
+                    );
+                    rows.add(
+                        workload.name,
+                        name,
+                        round,
+                        "rate",
+                        answers / burst.took.as_secs_f64(),
+                    );
                 }
                 Ok(_) => failed.push((*name, "no answer".to_owned())),
                 Err(error) => failed.push((*name, error.to_string())),
@@ -101,7 +122,9 @@ fn cpu(places: &Places, plan: &Plan, workload: &Rc<Workload>, rows: &mut Rows) -
         }
     }
     for (name, _) in &running {
-        let ratio = rows.ratio(workload.name, name, "hyper", "cpu").unwrap_or(f64::NAN);
+        let ratio = rows
+            .ratio(workload.name, name, "hyper", "cpu")
+            .unwrap_or(f64::NAN);
         let cpu = rows.median(workload.name, name, "cpu").unwrap_or(f64::NAN);
         println!("  {name:16} {ratio:6.2} {cpu:10.2} µs");
     }
@@ -134,7 +157,10 @@ fn latency(places: &Places, plan: &Plan, rows: &mut Rows) -> Result<(), BoxError
         }
     }
     for (name, _) in &running {
-        println!("  {name:16} p99 {:8.0} µs", rows.median("latency", name, "p99").unwrap_or(f64::NAN));
+        println!(
+            "  {name:16} p99 {:8.0} µs",
+            rows.median("latency", name, "p99").unwrap_or(f64::NAN)
+        );
     }
     Ok(())
 }
@@ -142,7 +168,10 @@ fn latency(places: &Places, plan: &Plan, rows: &mut Rows) -> Result<(), BoxError
 /// What an idle connection costs after one request: resident memory with all of them less that with a few.
 fn idle(places: &Places, plan: &Plan, rows: &mut Rows) -> Result<(), BoxError> {
     let plain = named("plain")?;
-    for (name, _) in servers::NAMES.into_iter().filter(|(name, _)| !name.contains("bare")) {
+    for (name, _) in servers::NAMES
+        .into_iter()
+        .filter(|(name, _)| !name.contains("bare"))
+    {
         let Some(server) = Server::start(places, name, CORE, 1)? else {
             continue;
         };
@@ -187,7 +216,12 @@ fn calls(places: &Places, rows: &mut Rows) -> Result<(), BoxError> {
 }
 
 /// Calls and answers of one burst.
-fn traced(places: &Places, server: &Server, workload: &Rc<Workload>, count: u64) -> Result<(f64, f64), BoxError> {
+fn traced(
+    places: &Places,
+    server: &Server,
+    workload: &Rc<Workload>,
+    count: u64,
+) -> Result<(f64, f64), BoxError> {
     let summary = places.measured.join(format!("strace-{}", server.id()));
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "-p", &server.id().to_string(), "-o"])
@@ -198,10 +232,18 @@ fn traced(places: &Places, server: &Server, workload: &Rc<Workload>, count: u64)
     let mut said = String::new();
     BufReader::new(stderr).read_line(&mut said)?;
     let burst = match said.contains("attached") {
-        true => load::burst(server.address, workload, Duration::from_secs(10), count, || server.cpu()),
+        true => load::burst(
+            server.address,
+            workload,
+            Duration::from_secs(10),
+            count,
+            || server.cpu(),
+        ),
         false => Err(format!("strace: {}", said.trim()).into()),
     };
-    Command::new("kill").args(["-INT", &strace.id().to_string()]).status()?;
+    Command::new("kill")
+        .args(["-INT", &strace.id().to_string()])
+        .status()?;
     strace.wait()?;
     let burst = burst?;
     let text = fs::read_to_string(&summary)?;
@@ -214,26 +256,59 @@ fn traced(places: &Places, server: &Server, workload: &Rc<Workload>, count: u64)
 /// CPU a request as workers are added. With no core left for the load the rate says little; what a request costs
 /// still shows whether workers stand in each other's way.
 fn workers(places: &Places, plan: &Plan, rows: &mut Rows) -> Result<(), BoxError> {
-    let cores = fs::read_to_string("/proc/cpuinfo")?.matches("processor\t").count().max(1);
-    let counts: Vec<usize> = (0..).map(|power| 1 << power).take_while(|count| *count <= cores).collect();
+    let cores = fs::read_to_string("/proc/cpuinfo")?
+        .matches("processor\t")
+        .count()
+        .max(1);
+    let counts: Vec<usize> = (0..)
+        .map(|power| 1 << power)
+        .take_while(|count| *count <= cores)
+        .collect();
     let plain = named("plain")?;
     let mut running = Vec::new();
     for workers in counts {
         let cores = format!("0-{}", workers - 1);
-        running.extend(Server::start(places, "wharf-per-core", &cores, workers)?.map(|server| (workers, server)));
+        running.extend(
+            Server::start(places, "wharf-per-core", &cores, workers)?
+                .map(|server| (workers, server)),
+        );
     }
     for round in 0..plan.rounds {
         for (workers, server) in &running {
-            let burst = load::burst(server.address, &plain, plan.burst, u64::MAX, || server.cpu())?;
+            let burst = load::burst(server.address, &plain, plan.burst, u64::MAX, || {
+                server.cpu()
+            })?;
             let answers = burst.answers as f64;
             let name = workers.to_string();
-            rows.add("workers", &name, round, "cpu", burst.cpu.as_secs_f64() * 1e6 / answers);
-            rows.add("workers", &name, round, "rate", answers / burst.took.as_secs_f64());
+            rows.add(
+                "workers",
+                &name,
+                round,
+                "cpu",
+                burst.cpu.as_secs_f64() * 1e6 / answers,
+            );
+            rows.add(
+                "workers",
+                &name,
+                round,
+                "rate",
+                answers / burst.took.as_secs_f64(),
+            );
         }
     }
     for (workers, _) in &running {
-        let of = |figure| median(rows.of("workers", &workers.to_string(), figure).into_iter().map(|(_, v)| v));
-        println!("  {workers} workers {:?} µs, {:?} a second", of("cpu"), of("rate"));
+        let of = |figure| {
+            median(
+                rows.of("workers", &workers.to_string(), figure)
+                    .into_iter()
+                    .map(|(_, v)| v),
+            )
+        };
+        println!(
+            "  {workers} workers {:?} µs, {:?} a second",
+            of("cpu"),
+            of("rate")
+        );
     }
     Ok(())
 }

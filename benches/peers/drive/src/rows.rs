@@ -18,13 +18,22 @@ pub struct Rows(pub Vec<Row>);
 impl Rows {
     pub fn add(&mut self, part: &str, server: &str, round: usize, figure: &str, value: f64) {
         let (part, server, figure) = (part.into(), server.into(), figure.into());
-        self.0.push(Row { part, server, round, figure, value });
+        self.0.push(Row {
+            part,
+            server,
+            round,
+            figure,
+            value,
+        });
     }
 
     /// First under another name, so that a part is there as a whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), BoxError> {
         let lines = self.0.iter().map(|row| {
-            format!("{}\t{}\t{}\t{}\t{}\n", row.part, row.server, row.round, row.figure, row.value)
+            format!(
+                "{}\t{}\t{}\t{}\t{}\n",
+                row.part, row.server, row.round, row.figure, row.value
+            )
         });
         let partial = path.with_extension("partial");
         fs::write(&partial, lines.collect::<String>())?;
@@ -51,23 +60,31 @@ impl Rows {
 
     /// The figure of each round.
     pub fn of(&self, part: &str, server: &str, figure: &str) -> Vec<(usize, f64)> {
-        let wanted = self.0.iter().filter(|row| {
-            row.part == part && row.server == server && row.figure == figure
-        });
+        let wanted = self
+            .0
+            .iter()
+            .filter(|row| row.part == part && row.server == server && row.figure == figure);
         wanted.map(|row| (row.round, row.value)).collect()
     }
 
     pub fn median(&self, part: &str, server: &str, figure: &str) -> Option<f64> {
-        median(self.of(part, server, figure).into_iter().map(|(_, value)| value))
+        median(
+            self.of(part, server, figure)
+                .into_iter()
+                .map(|(_, value)| value),
+        )
     }
 
     /// The median of the ratios within each round, since a noisy machine changes from round to round.
     pub fn ratio(&self, part: &str, server: &str, to: &str, figure: &str) -> Option<f64> {
         let others = self.of(part, to, figure);
-        let ratios = self.of(part, server, figure).into_iter().filter_map(|(round, value)| {
-            let (_, other) = others.iter().find(|(other, _)| *other == round)?;
-            Some(value / other)
-        });
+        let ratios = self
+            .of(part, server, figure)
+            .into_iter()
+            .filter_map(|(round, value)| {
+                let (_, other) = others.iter().find(|(other, _)| *other == round)?;
+                Some(value / other)
+            });
         median(ratios)
     }
 }
@@ -77,7 +94,11 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;
-    Some(if values.len() % 2 == 1 { upper } else { (upper + values[middle - 1]) / 2.0 })
+    Some(if values.len() % 2 == 1 {
+        upper
+    } else {
+        (upper + values[middle - 1]) / 2.0
+    })
 }
 
 #[cfg(test)]

@@ -50,13 +50,22 @@ pub struct Server {
 
 impl Server {
     /// Starts it on these cores, as `taskset` calls them; `None` when it isn't installed here.
-    pub fn start(places: &Places, name: &str, cores: &str, workers: usize) -> Result<Option<Self>, BoxError> {
+    pub fn start(
+        places: &Places,
+        name: &str,
+        cores: &str,
+        workers: usize,
+    ) -> Result<Option<Self>, BoxError> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new("taskset");
         command.args(["-c", cores]).env("GOMAXPROCS", "1");
         let mut home = None;
         let binary = match name {
-            "nginx" => match ["/usr/sbin/nginx", "/usr/bin/nginx"].map(Path::new).into_iter().find(|at| at.exists()) {
+            "nginx" => match ["/usr/sbin/nginx", "/usr/bin/nginx"]
+                .map(Path::new)
+                .into_iter()
+                .find(|at| at.exists())
+            {
                 Some(at) => at.to_owned(),
                 None => return Ok(None),
             },
@@ -72,7 +81,11 @@ impl Server {
             "nginx" => {
                 let at = places.measured.join(format!("nginx-{}", address.port()));
                 nginx(&at, address)?;
-                command.arg("-p").arg(&at).arg("-c").arg(at.join("nginx.conf"));
+                command
+                    .arg("-p")
+                    .arg(&at)
+                    .arg("-c")
+                    .arg(at.join("nginx.conf"));
                 home = Some(at);
             }
             "actix" | "ntex" | "xitca" | "may" | "nethttp" | "fasthttp" => {
@@ -87,7 +100,11 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let server = Self { child, address, home };
+        let server = Self {
+            child,
+            address,
+            home,
+        };
         server.await_listening(name)?;
         Ok(Some(server))
     }

@@ -16,7 +16,15 @@ pub struct Workload {
 }
 
 pub const NAMES: [&str; 9] = [
-    "plain", "browser", "pipelined", "json", "post", "echo", "upload", "connection", "down",
+    "plain",
+    "browser",
+    "pipelined",
+    "json",
+    "post",
+    "echo",
+    "upload",
+    "connection",
+    "down",
 ];
 
 const PLAIN: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -48,7 +56,9 @@ pub fn find(name: &str) -> Option<Workload> {
         "upload" => ("1 MiB chunked upload", upload()),
         "connection" => (
             "a connection a request",
-            PLAIN.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").into(),
+            PLAIN
+                .replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")
+                .into(),
         ),
         "down" => ("10 MiB streamed down", get("/down")),
         _ => return None,
@@ -62,7 +72,11 @@ pub fn find(name: &str) -> Option<Workload> {
         answers: if name == "pipelined" { 16 } else { 1 },
         connections: if large { 8 } else { 64 },
         closes: name == "connection",
-        most: if name == "connection" { 6_000 } else { u64::MAX },
+        most: if name == "connection" {
+            6_000
+        } else {
+            u64::MAX
+        },
     })
 }
 

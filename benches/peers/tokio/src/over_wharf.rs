@@ -27,15 +27,19 @@ pub async fn full(listener: TcpListener) -> Result<(), BoxError> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            std::hint::black_box(handle.count());
+            std::hint::black_box(handle.connections());
         }
     });
-    server.serve(http.layer(service_fn(answers::answer))).await?;
+    server
+        .serve(http.layer(service_fn(answers::answer)))
+        .await?;
     Ok(())
 }
 
 pub async fn httparse(listener: TcpListener) -> Result<(), BoxError> {
-    let stack = Http::new().codec(Httparse::new).layer(service_fn(answers::answer));
+    let stack = Http::new()
+        .codec(Httparse::new)
+        .layer(service_fn(answers::answer));
     let server = Server::new().listen(listener)?.max_connections(CONNECTIONS);
     server.serve(stack).await?;
     Ok(())

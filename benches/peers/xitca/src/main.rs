@@ -5,8 +5,8 @@ use xitca_web::body::{BodyExt, RequestBody, ResponseBody};
 use xitca_web::bytes::Bytes;
 use xitca_web::handler::body::Body;
 use xitca_web::handler::handler_service;
-use xitca_web::http::header::{CONTENT_TYPE, HeaderValue};
 use xitca_web::http::WebResponse;
+use xitca_web::http::header::{CONTENT_TYPE, HeaderValue};
 use xitca_web::route::{get, post};
 
 fn main() -> std::io::Result<()> {

@@ -117,8 +117,9 @@ fn cpu(
             }
         }
         for (name, error) in failed {
-            println!("  {name}: {error}; left out from here on");
+            println!("  {name}: {error}; left out");
             running.retain(|(running, _)| *running != name);
+            rows.0.retain(|row| row.server != name);
         }
     }
     for (name, _) in &running {

@@ -46,9 +46,13 @@ const METHOD: &str = "\
 - All servers run at once and are asked in turn, in rounds. Each figure is the median of the ratios to hyper in the same\n  \
   round: hyper with `pipeline_flush(true)` on a current-thread runtime is 1.00. Its second row is the median in microseconds.\n\
 - 64 connections, 8 where bodies are large. Connections are opened, and asked once, before the clock starts.\n\
-- All peers in Rust: fat LTO, one codegen unit, `panic = \"unwind\"`, the system's allocator, `TCP_NODELAY`. Go has\n  \
-  `GOMAXPROCS=1`; nginx has one process and sends its 10 MiB from a file of known length.\n\
-- The floor counts empty lines and answers each with the same bytes. may_minihttp has no `http` types and no streams.\n";
+- The profile of the peers in Rust is fat LTO, one codegen unit, `panic = \"unwind\"`, unless the environment of the build says\n  \
+  otherwise; all have the system's allocator. wharf, hyper, axum and the floor set `TCP_NODELAY`; the others have their defaults. Go\n  \
+  has `GOMAXPROCS=1`; nginx has one process and sends its 10 MiB from a file of known length.\n\
+- \"Off\" is wharf's connection in a bare accept loop with all deadlines a year away: no option switches a deadline or limit off,\n  \
+  so this is what the server around it, reports and the live view cost, not the deadlines' own arithmetic.\n\
+- The floor counts empty lines and answers each with the same bytes. may_minihttp has no `http` types and no streams; xitca-web is\n  \
+  not asked for streams here.\n";
 
 /// A kind of machine, not a name.
 fn machine() -> String {

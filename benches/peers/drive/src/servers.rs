@@ -37,6 +37,7 @@ pub fn serves(server: &str, workload: &str) -> bool {
         "floor" => !bodies && !matches!(workload, "json" | "down"),
         "nginx" => !bodies,
         "may" => !matches!(workload, "upload" | "down" | "connection"),
+        "xitca" => !matches!(workload, "upload" | "down"),
         _ => true,
     }
 }

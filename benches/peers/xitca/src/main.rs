@@ -1,9 +1,8 @@
 //! xitca-web with one worker. `peer-xitca ADDRESS`.
 
 use xitca_web::App;
-use xitca_web::body::{BodyExt, RequestBody, ResponseBody};
+use xitca_web::body::ResponseBody;
 use xitca_web::bytes::Bytes;
-use xitca_web::handler::body::Body;
 use xitca_web::handler::handler_service;
 use xitca_web::http::WebResponse;
 use xitca_web::http::header::{CONTENT_TYPE, HeaderValue};

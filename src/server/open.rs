@@ -1,10 +1,12 @@
 //! What is open: each connection from its accept to its one report. The table is locked when a connection opens and
 //! closes, when all are told something, and when somebody looks; never per request.
 
+mod count;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -15,6 +17,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::count::Count;
 use super::handle::{ConnView, Phase, Traffic};
 use crate::conn::{By, CloseReason, Conn, ConnInfo, ConnReport, Live, State, Told};
 use crate::error::BoxError;
@@ -26,12 +29,10 @@ pub(super) type OnClose = Box<dyn Fn(&ConnReport) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Open {
     table: Mutex<Table>,
-    count: AtomicUsize,
+    count: Count,
     max: AtomicUsize,
     phase: AtomicU8,
     last_id: AtomicU64,
-    /// Told of each close.
-    closed: Notify,
     /// Somebody with a handle wants the server to stop.
     stop: Notify,
     on_close: OnceLock<OnClose>,
@@ -83,7 +84,7 @@ impl Open {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.count.load(Relaxed)
+        self.count.now()
     }
 
     pub(super) fn max(&self) -> usize {
@@ -120,7 +121,7 @@ impl Open {
             info,
         };
         table.connections.insert(id, entry);
-        self.count.store(table.connections.len(), Relaxed);
+        self.count.set(table.connections.len());
         drop(table);
         Ticket {
             id,
@@ -173,19 +174,12 @@ impl Open {
 
     /// Waits until another connection has closed after this was called.
     pub(super) async fn closed(&self) {
-        self.closed.notified().await;
+        self.count.closed().await;
     }
 
     /// Waits until none is open.
     pub(super) async fn emptied(&self) {
-        loop {
-            let mut closed = pin!(self.closed.notified());
-            closed.as_mut().enable();
-            if self.count() == 0 {
-                return;
-            }
-            closed.await;
-        }
+        self.count.emptied().await;
     }
 
     /// How many are open, and the one that is open for longest.
@@ -245,7 +239,7 @@ impl Open {
     pub(super) fn report(&self) -> Report {
         let mut table = self.lock();
         let left: Vec<_> = table.connections.drain().map(|(_, entry)| entry).collect();
-        self.count.store(0, Relaxed);
+        self.count.set(0);
         for entry in left {
             let report = entry.report(CloseReason::Cut);
             table.report.add(&report);
@@ -258,11 +252,11 @@ impl Open {
         let Some(entry) = table.connections.remove(&id) else {
             return; // It was given up, and is in the account as cut.
         };
-        self.count.store(table.connections.len(), Relaxed);
+        self.count.set(table.connections.len());
         let report = end.unwrap_or_else(|reason| entry.report(reason));
         table.report.add(&report);
         drop(table);
-        self.closed.notify_waiters();
+        self.count.tell_closed();
         if let Some(on_close) = self.on_close.get() {
             // It runs within another's task, or while that unwinds.
             let _ = catch_unwind(AssertUnwindSafe(|| on_close(&report)));

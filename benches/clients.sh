@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # stevedore beside wrk, both against the echo example on this machine: paired rounds, whose order alternates, and the
-# median of the rounds' ratios. Plain keep-alive requests, then pipelined ones.
+# median of the rounds' ratios. Plain keep-alive requests, then pipelined ones. The server has the first core, the
+# clients have the second one.
 # Usage: benches/clients.sh [ROUNDS] [SECONDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +12,7 @@ cargo build -q --release -p stevedore
 cargo build -q --release --example echo
 
 scratch=$(mktemp -d)
-target/release/examples/echo --port 0 >"$scratch/echo" 2>&1 &
+taskset -c 0 target/release/examples/echo --port 0 >"$scratch/echo" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 url=
@@ -33,12 +34,12 @@ LUA
 
 # Each prints answers a second.
 wrk_rate() {
-  if [ "$1" = 1 ]; then wrk -t 1 -c "$connections" -d "${seconds}s" "$url/"
-  else wrk -t 1 -c "$connections" -d "${seconds}s" -s "$scratch/pipeline.lua" "$url/" -- "$1"
+  if [ "$1" = 1 ]; then taskset -c 1 wrk -t 1 -c "$connections" -d "${seconds}s" "$url/"
+  else taskset -c 1 wrk -t 1 -c "$connections" -d "${seconds}s" -s "$scratch/pipeline.lua" "$url/" -- "$1"
   fi | awk '/^Requests\/sec:/ { print $2 }'
 }
 stevedore_rate() {
-  target/release/stevedore --threads 1 -c "$connections" -z "${seconds}s" --pipeline "$1" --quiet --json "$scratch/json" "$url/" >/dev/null
+  taskset -c 1 target/release/stevedore --threads 1 -c "$connections" -z "${seconds}s" --pipeline "$1" --quiet --json "$scratch/json" "$url/" >/dev/null
   sed -n 's/^  "requests_per_second": \([0-9.]*\).*/\1/p' "$scratch/json"
 }
 

@@ -7,11 +7,11 @@ use crate::amount::{bytes, grouped, percent, short_duration, short_nanos};
 use crate::run::{Beside, Outcome};
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#d0d5db}@media(prefers-color-scheme:dark){:root{--line:#3a4149}body{background:#14171a;color:#e6e8eb}}\
+:root{color-scheme:light dark;--line:#d0d5db}@media screen and (prefers-color-scheme:dark){:root{--line:#3a4149}body{background:#14171a;color:#e6e8eb}}\
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem;line-height:1.2;margin:0}\
-h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}svg{width:100%;height:auto;margin-top:1.5rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
+h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}.p{overflow-x:auto;margin-top:1.5rem}svg{display:block;width:100%;min-width:700px;height:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}th{font-weight:600}td:first-child,th:first-child{text-align:left}\
-.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{body{max-width:none;margin:0}}";
+.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{body{max-width:none;margin:0}svg{min-width:0}tr,svg{break-inside:avoid}h2{break-after:avoid}}";
 
 pub(crate) fn html(outcome: &Outcome) -> String {
     let mut out = String::new();
@@ -30,7 +30,7 @@ fn page(out: &mut String, outcome: &Outcome) -> Result {
     if let Some(sentence) = outcome.overhead.bottleneck() {
         writeln!(out, "<p class=\"w\">{}</p>", escape(&sentence))?;
     }
-    writeln!(out, "{}", chart(outcome))?;
+    writeln!(out, "<div class=\"p\">{}</div>", chart(outcome))?;
     percentiles(out, outcome)?;
     answers(out, outcome)?;
     if let Some(Beside { fates, alone }) = &outcome.bad {
@@ -88,11 +88,11 @@ fn percentiles(out: &mut String, outcome: &Outcome) -> Result {
             short_nanos(of(service)),
         ]
     };
-    let rows = [ends("least", |all| all.min() as f64)]
+    let rows = [ends("min", |all| all.min() as f64)]
         .into_iter()
         .chain(rows)
         .chain([
-            ends("most", |all| all.max() as f64),
+            ends("max", |all| all.max() as f64),
             ends("mean", |all| all.mean()),
         ]);
     table(

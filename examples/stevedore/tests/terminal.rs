@@ -13,7 +13,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::time::sleep;
 use wharf::Body;
 
-use support::{Served, command};
+use support::{Served, command, folder};
 
 /// All that a run writes to a terminal of that size.
 fn on_a_terminal(width: u16, height: u16, environment: &[(&str, &str)], flags: &[&str]) -> String {
@@ -89,6 +89,18 @@ fn a_run_is_drawn_while_it_runs_and_the_report_alone_stays() {
         0,
         "a mode was set and may stay"
     );
+}
+
+#[test]
+fn drawing_costs_less_than_a_hundredth_of_the_time() {
+    let file = folder("drawing").join("a.json");
+    let path = file.to_str().unwrap();
+    let all = on_a_terminal(200, 50, &[], &["--json", path]);
+    assert!(frames(&all).len() >= 4, "{all:?}");
+    let document: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let share = document["overhead"]["drawing"].as_f64().unwrap();
+    assert!(share > 0.0 && share < 0.01, "{share}");
 }
 
 #[test]

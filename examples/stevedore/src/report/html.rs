@@ -11,7 +11,7 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem;line-height:1.2;margin:0}\
 h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}.p{overflow-x:auto;margin-top:1.5rem}svg{display:block;width:100%;min-width:700px;height:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}th{font-weight:600}td:first-child,th:first-child{text-align:left}\
-.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{body{max-width:none;margin:0}svg{min-width:0}tr,svg{break-inside:avoid}h2{break-after:avoid}}";
+.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{:root{color-scheme:light}body{max-width:none;margin:0;background:#fff;color:#000}svg{min-width:0}tr,svg{break-inside:avoid}h2{break-after:avoid}}";
 
 pub(crate) fn html(outcome: &Outcome) -> String {
     let mut out = String::new();
@@ -53,7 +53,12 @@ fn page(out: &mut String, outcome: &Outcome) -> Result {
             let at = |tally: &crate::recorder::Tally| {
                 short_nanos(tally.latency.value_at_percentile(percentile) as f64)
             };
-            [format!("p{percentile}"), at(alone), at(&outcome.tally)]
+            let name = if percentile == 100.0 {
+                "max".to_owned()
+            } else {
+                format!("p{percentile}")
+            };
+            [name, at(alone), at(&outcome.tally)]
         });
         table(
             out,

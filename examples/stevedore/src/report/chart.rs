@@ -219,7 +219,7 @@ fn title(out: &mut String, top: f64, text: &str, key: &str) -> Result {
     let y = top - 22.0;
     write!(
         out,
-        "<text class=\"t\" x=\"{LEFT}\" y=\"{y}\">{text}</text><text class=\"s\" x=\"{RIGHT}\" y=\"{y}\" text-anchor=\"end\">{key}</text>"
+        "<text x=\"{LEFT}\" y=\"{y}\"><tspan class=\"t\">{text}</tspan><tspan class=\"s\" dx=\"16\">{key}</tspan></text>"
     )
 }
 

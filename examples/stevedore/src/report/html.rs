@@ -2,7 +2,7 @@
 
 use std::fmt::{Result, Write};
 
-use super::{PERCENTILES, chart::chart, errors, gap, last_line, lateness};
+use super::{PERCENTILES, after, chart::chart, errors, gap, last_line, lateness};
 use crate::amount::{bytes, grouped, percent, short_duration, short_nanos};
 use crate::run::{Beside, Outcome};
 
@@ -35,7 +35,6 @@ fn page(out: &mut String, outcome: &Outcome) -> Result {
     answers(out, outcome)?;
     if let Some(Beside { fates, alone }) = &outcome.bad {
         let rows = fates.iter().map(|(ending, endings)| {
-            let after = |millis: u64| short_nanos(millis as f64 * 1e6);
             [
                 ending.to_string(),
                 grouped(endings.count),
@@ -125,20 +124,21 @@ fn answers(out: &mut String, outcome: &Outcome) -> Result {
         .iter()
         .map(|(status, count)| [format!("{status}"), grouped(*count), percent(*count, all)]);
     table(out, "Answers", ["Status", "Count", "Share"], statuses)?;
-    let errors = errors(outcome);
-    if !errors.is_empty() {
-        let rows = errors
-            .iter()
-            .map(|(words, count)| [words.clone(), grouped(*count), percent(*count, all)]);
-        table(out, "Errors", ["What", "Count", "Share"], rows)?;
-    }
     writeln!(
         out,
         "<p>{} sent, {} received, {} connections opened.</p>",
         bytes(tally.sent),
         bytes(tally.received),
         grouped(tally.connect.len())
-    )
+    )?;
+    let errors = errors(outcome);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let rows = errors
+        .iter()
+        .map(|(words, count)| [words.clone(), grouped(*count), percent(*count, all)]);
+    table(out, "Errors", ["What", "Count", "Share"], rows)
 }
 
 fn table<const N: usize>(

@@ -396,3 +396,38 @@ fn in_range(flag: &str, value: usize, least: usize, most: usize) -> Result<(), S
         false => Err(format!("{flag} wants {least} to {most}, not {value}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Args;
+    use crate::plan::{End, Load};
+
+    #[test]
+    fn threads_times_requests_go_to_port_8888_of_this_machine_unless_told() {
+        let args = ["stevedore", "--threads", "10", "--requests", "10000"];
+        let plan = Args::parse_from(args).job().unwrap().plan;
+        let addresses: Vec<String> = plan.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["127.0.0.1:8888"]);
+        assert_eq!(plan.targets[0].url.path(), "/");
+        assert!(matches!(plan.end, End::Requests(100_000)));
+        assert!(matches!(plan.load, Load::Closed));
+        assert_eq!(plan.threads, 10);
+    }
+
+    #[test]
+    fn ports_take_turns_and_other_machines_need_a_word() {
+        let job = |args: &[&str]| Args::parse_from([&["stevedore"], args].concat()).job();
+        let plan = job(&["--ports", "8888,8889"]).unwrap().plan;
+        let addresses: Vec<String> = plan.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["127.0.0.1:8888", "127.0.0.1:8889"]);
+        // An address for documentation (RFC 5737): nothing is sent there.
+        assert!(
+            job(&["http://192.0.2.1/"])
+                .unwrap_err()
+                .contains("--yes-i-may")
+        );
+        assert!(job(&["--yes-i-may", "http://192.0.2.1/"]).is_ok());
+    }
+}

@@ -13,7 +13,7 @@ use crate::view::View;
 
 /// The search ends when what failed is no more than that above what held.
 const NEAR: f64 = 1.05;
-const TRIES: usize = 16;
+const TRIES: usize = 24;
 /// Of the requests that were due, so many must have been answered without an error for a rate to be sustainable.
 const SUSTAINED: f64 = 0.98;
 /// How long the closed loop runs by which the search knows where to begin.
@@ -49,8 +49,9 @@ pub(crate) async fn find(
         "closed loop: where the search begins",
     ));
 
-    let (mut rate, mut held, mut failed) = (capacity / 2.0, None::<(f64, Outcome)>, None::<f64>);
+    let (mut search, mut best) = (Search::from(capacity), None);
     for _ in 0..TRIES {
+        let rate = search.rate;
         let load = Load::Open {
             rate,
             arrivals: Arrivals::Poisson,
@@ -64,47 +65,98 @@ pub(crate) async fn find(
         let outcome = run(&attempt, interrupt, &mut |progress| view.show(progress)).await?;
         if outcome.ended != Ended::Done {
             let ended = outcome.ended.clone();
-            let (rate, best) = held.unwrap_or((rate, outcome));
-            let sentence = format!(
-                "the search was cut short; it held at {}/s",
-                grouped(rate as u64)
-            );
+            let sentence = match search.held {
+                Some(held) => format!(
+                    "the search was cut short; it held at {}/s",
+                    grouped(held as u64)
+                ),
+                None => "the search was cut short before any rate held".to_owned(),
+            };
+            let best = best.unwrap_or(outcome);
             return Ok((Outcome { ended, ..best }, sentence));
         }
         let verdict = judge(&outcome, condition);
-        view.note(&knee_row(
-            &outcome,
-            rate,
-            &verdict
-                .as_ref()
-                .map_or_else(Clone::clone, |()| "holds".to_owned()),
-        ));
-        match verdict {
-            Ok(()) => held = Some((rate, outcome)),
-            Err(_) => failed = Some(rate),
-        }
-        rate = match (&held, failed) {
-            (Some((held, _)), Some(failed)) if failed / held <= NEAR => break,
-            (Some((held, _)), Some(failed)) => (held * failed).sqrt(),
-            (Some((held, _)), None) => held * 1.5,
-            (None, _) if rate < 1.0 => break,
-            (None, _) => rate / 4.0,
+        let next = search.learn(verdict.is_ok());
+        let words = match (&verdict, next) {
+            (Ok(()), _) => "holds".to_owned(),
+            (Err(why), Next::Again) => format!("{why}; once more"),
+            (Err(why), _) => why.clone(),
         };
+        view.note(&knee_row(&outcome, rate, &words));
+        if verdict.is_ok() {
+            best = Some(outcome);
+        }
+        if next == Next::Enough {
+            break;
+        }
     }
-    let Some((rate, outcome)) = held else {
+    let (Some(held), Some(outcome)) = (search.held, best) else {
         return Err(format!(
             "{condition} doesn't even hold at {} requests/s",
-            grouped(rate.max(1.0) as u64)
+            grouped(search.failed.unwrap_or(search.rate).max(1.0) as u64)
         ));
     };
     let sentence = format!(
         "knee: {} requests/s is the highest rate found at which {condition} holds; it doesn't at {}",
-        grouped(rate as u64),
-        failed.map_or("any that was tried above".to_owned(), |failed| grouped(
-            failed as u64
-        )),
+        grouped(held as u64),
+        search
+            .failed
+            .map_or("any that was tried above".to_owned(), |failed| grouped(
+                failed as u64
+            )),
     );
     Ok((outcome, sentence))
+}
+
+/// Where the knee is, as far as it is known.
+#[derive(Debug)]
+struct Search {
+    /// To be tried.
+    rate: f64,
+    held: Option<f64>,
+    failed: Option<f64>,
+    /// It has failed at this rate already. One failure may be chance, or somebody else on the machine.
+    is_doubted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The same rate.
+    Again,
+    Another,
+    Enough,
+}
+
+impl Search {
+    /// `capacity` is what a closed loop reached: as a rule more than users can bear.
+    fn from(capacity: f64) -> Self {
+        Self {
+            rate: capacity / 2.0,
+            held: None,
+            failed: None,
+            is_doubted: false,
+        }
+    }
+
+    fn learn(&mut self, holds: bool) -> Next {
+        if !holds && !self.is_doubted {
+            self.is_doubted = true;
+            return Next::Again;
+        }
+        self.is_doubted = false;
+        match holds {
+            true => self.held = Some(self.rate),
+            false => self.failed = Some(self.rate),
+        }
+        self.rate = match (self.held, self.failed) {
+            (Some(held), Some(failed)) if failed / held <= NEAR => return Next::Enough,
+            (Some(held), Some(failed)) => (held * failed).sqrt(),
+            (Some(held), None) => held * 1.5,
+            (None, _) if self.rate < 1.0 => return Next::Enough,
+            (None, _) => self.rate / 4.0,
+        };
+        Next::Another
+    }
 }
 
 /// Whether a rate is sustainable, or why not.
@@ -125,5 +177,49 @@ fn judge(outcome: &Outcome, condition: &Condition) -> Result<(), String> {
     match condition.holds(outcome) {
         true => Ok(()),
         false => Err(format!("fails: it is {}{own}", condition.explain(outcome))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NEAR, Next, Search, TRIES};
+
+    /// Searches where a rate holds up to `knee`, but fails once more in every `chance`th try.
+    fn search(capacity: f64, knee: f64, chance: usize) -> Search {
+        let mut search = Search::from(capacity);
+        for number in 1..=TRIES {
+            let holds = search.rate <= knee && number % chance != 0;
+            if search.learn(holds) == Next::Enough {
+                return search;
+            }
+        }
+        panic!("not found in {TRIES} tries: {search:?}");
+    }
+
+    #[test]
+    fn the_knee_is_found_wherever_it_is() {
+        for knee in [3.0, 10.0, 333.0, 999.0, 1_000.0, 1_700.0] {
+            let found = search(1_000.0, knee, usize::MAX);
+            let (held, failed) = (found.held.unwrap(), found.failed.unwrap());
+            assert!(held <= knee && knee <= failed, "{knee}: {found:?}");
+            assert!(failed / held <= NEAR, "{knee}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn one_failure_by_chance_does_not_mislead_it() {
+        for chance in [2, 3, 5] {
+            let found = search(1_000.0, 700.0, chance);
+            assert!(found.held.unwrap() > 700.0 / NEAR, "{chance}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_never_holds_has_no_knee() {
+        let found = search(1_000.0, 0.0, usize::MAX);
+        assert!(
+            found.held.is_none() && found.failed.unwrap() < 1.0,
+            "{found:?}"
+        );
     }
 }

@@ -71,6 +71,8 @@ pub(crate) type Fates = BTreeMap<Ending, Endings>;
 /// Between two meetings of one client.
 const PAUSE: Duration = Duration::from_millis(10);
 const A_SECOND: Duration = Duration::from_secs(1);
+/// In milliseconds; whoever was ended later was ended then.
+const AN_HOUR: u64 = 3_600_000;
 
 impl fmt::Display for Misbehavior {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +156,7 @@ async fn be_bad(
 fn note(fates: &mut Fates, ending: Ending, after: Duration) {
     let endings = fates.entry(ending).or_insert_with(|| Endings {
         count: 0,
-        after: Histogram::new(3).expect("three digits can be had"),
+        after: Histogram::new_with_bounds(1, AN_HOUR, 3).expect("bounds that are constants"),
     });
     endings.count += 1;
     endings.after.saturating_record(after.as_millis() as u64);
@@ -314,6 +316,32 @@ async fn listen(mut ears: impl AsyncRead + Unpin, how: Misbehavior) -> Ending {
         }
         if how == Misbehavior::SlowRead {
             sleep(A_SECOND).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{AN_HOUR, Ending, Fates, note};
+
+    #[test]
+    fn how_long_a_bad_client_was_borne_is_kept_with_three_digits() {
+        for (millis, kept) in [
+            (0, 0),
+            (2_047, 2_047),
+            (2_048, 2_048),
+            (30_000, 30_000),
+            (AN_HOUR * 2, AN_HOUR),
+        ] {
+            let mut fates = Fates::new();
+            note(&mut fates, Ending::Closed, Duration::from_millis(millis));
+            let longest = fates[&Ending::Closed].after.max();
+            assert!(
+                longest.abs_diff(kept) <= kept / 1_000,
+                "{millis}: {longest}"
+            );
         }
     }
 }

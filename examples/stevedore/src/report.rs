@@ -148,6 +148,14 @@ pub(crate) fn lateness(outcome: &Outcome) -> Option<String> {
     Some(line)
 }
 
+/// When a bad client was ended; its clock counts whole milliseconds.
+pub(crate) fn after(millis: u64) -> String {
+    match millis {
+        0 => "< 1 ms".to_owned(),
+        millis => short(millis * 1_000_000),
+    }
+}
+
 /// Errors by kind, largest first: faults by their words, answers of 400 and above by their status.
 pub(crate) fn errors(outcome: &Outcome) -> Vec<(String, u64)> {
     let tally = &outcome.tally;

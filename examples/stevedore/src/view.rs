@@ -214,7 +214,7 @@ fn frame(progress: &Progress<'_>, screen: Screen) -> Vec<String> {
         at(1.0)
     );
     lines.push(cut(&latency, width));
-    if screen.height > lines.len() + ROWS + 3 {
+    if screen.height > lines.len() + ROWS + 4 {
         lines.extend(heat(shown, columns, screen.colour));
     }
     let [connecting, idle, waiting, receiving] = progress.timeline.last().states;
@@ -223,6 +223,14 @@ fn frame(progress: &Progress<'_>, screen: Screen) -> Vec<String> {
     );
     lines.push(cut(&states, width));
     lines.push(error_line(progress, screen.colour, width));
+    let late = progress.timeline.last().late;
+    if late > 0 {
+        let late = format!(
+            "  late       {} sent more than 1 ms after they were due",
+            grouped(late)
+        );
+        lines.push(cut(&late, width));
+    }
     lines.truncate(screen.height.saturating_sub(1).max(1));
     lines
 }
@@ -278,27 +286,25 @@ const SHADES: [(f64, char, u8); 5] = [
 
 /// Latency upwards on a logarithmic scale, time to the right, a column a slice: where the answers are.
 fn heat(slices: &[Slice], columns: usize, colour: bool) -> Vec<String> {
-    let seen = |step: &usize| slices.iter().any(|slice| slice.events.grid[*step] > 0);
-    let lowest = (0..STEPS).find(seen).unwrap_or(STEPS / 3);
-    let highest = (0..STEPS).rev().find(seen).unwrap_or(lowest);
+    let grids = || slices.iter().map(|slice| &slice.events.grid);
+    let lowest = grids().filter_map(|grid| grid.iter().position(|count| *count > 0));
+    let highest = grids().filter_map(|grid| grid.iter().rposition(|count| *count > 0));
+    let lowest = lowest.min().unwrap_or(STEPS / 3);
+    let highest = highest.max().unwrap_or(lowest);
     // At least half an octave a row, so that noise doesn't look like a storm.
     let per_row = (highest + 1 - lowest).div_ceil(ROWS).max(8);
-    let row_of = |step: usize| (step - lowest) / per_row;
+    let strips: Vec<[f64; ROWS]> = grids()
+        .map(|grid| shares(&grid[lowest..=highest], per_row))
+        .collect();
     let rows = (0..ROWS).rev().map(|row| {
         let from = (lowest + row * per_row).min(STEPS);
         let mut line = format!("  {:>8} │ ", short_nanos(grid::floor_of(from) as f64));
         let mut last = None;
-        for slice in slices {
-            let counts = &slice.events.grid;
-            let total: u64 = counts.iter().sum();
-            let here: u64 = (lowest..STEPS)
-                .filter(|step| row_of(*step) == row)
-                .map(|step| counts[step])
-                .sum();
-            let share = here as f64 / (total as f64).max(1.0);
+        for strip in &strips {
+            let share = strip[row];
             let shade = SHADES
                 .iter()
-                .find(|(least, ..)| here > 0 && share >= *least);
+                .find(|(least, ..)| share > 0.0 && share >= *least);
             if colour && shade.map(|shade| shade.2) != last {
                 last = shade.map(|shade| shade.2);
                 let _ = match last {
@@ -320,6 +326,16 @@ fn heat(slices: &[Slice], columns: usize, colour: bool) -> Vec<String> {
     rows.collect()
 }
 
+/// Which share of a slice's answers is in each row.
+fn shares(steps: &[u64], per_row: usize) -> [f64; ROWS] {
+    let total = steps.iter().sum::<u64>().max(1) as f64;
+    let mut shares = [0.0; ROWS];
+    for (share, row) in shares.iter_mut().zip(steps.chunks(per_row)) {
+        *share = row.iter().sum::<u64>() as f64 / total;
+    }
+    shares
+}
+
 fn error_line(progress: &Progress<'_>, colour: bool, width: usize) -> String {
     let last = progress.timeline.last();
     let faults = FaultKind::ALL
@@ -329,10 +345,8 @@ fn error_line(progress: &Progress<'_>, colour: bool, width: usize) -> String {
         ("status 4xx", last.classes[3]),
         ("status 5xx", last.classes[4]),
     ];
-    let late = [("sent late", last.late)];
     let words: Vec<String> = faults
         .chain(statuses)
-        .chain(late)
         .filter(|(_, count)| *count > 0)
         .map(|(words, count)| format!("{} × {words}", grouped(count)))
         .collect();

@@ -13,7 +13,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::time::sleep;
 use wharf::Body;
 
-use support::{Served, command};
+use support::{Served, command, folder};
+
+/// Long enough for some frames.
+const SHORT: &[&str] = &["-z", "1500ms"];
 
 /// All that a run writes to a terminal of that size.
 fn on_a_terminal(width: u16, height: u16, environment: &[(&str, &str)], flags: &[&str]) -> String {
@@ -39,7 +42,7 @@ fn on_a_terminal(width: u16, height: u16, environment: &[(&str, &str)], flags: &
         .open(name.to_str().unwrap())
         .unwrap();
     let url = served.url();
-    let mut tool = command(&[flags, &["-z", "1500ms", "-c", "4", &url]].concat());
+    let mut tool = command(&[flags, &["-c", "4", &url]].concat());
     tool.env("TERM", "xterm-256color")
         .env_remove("NO_COLOR")
         .envs(environment.iter().copied())
@@ -62,7 +65,7 @@ fn frames(all: &str) -> Vec<String> {
 
 #[test]
 fn a_run_is_drawn_while_it_runs_and_the_report_alone_stays() {
-    let all = on_a_terminal(100, 30, &[], &[]);
+    let all = on_a_terminal(100, 30, &[], SHORT);
     let frames = frames(&all);
     assert!(frames.len() >= 4, "{} frames: {all:?}", frames.len());
     let drawn = &frames[frames.len() - 3];
@@ -92,8 +95,20 @@ fn a_run_is_drawn_while_it_runs_and_the_report_alone_stays() {
 }
 
 #[test]
+fn drawing_costs_less_than_a_hundredth_of_the_time() {
+    let file = folder("drawing").join("a.json");
+    let path = file.to_str().unwrap();
+    let all = on_a_terminal(200, 50, &[], &["-z", "6s", "--json", path]);
+    assert!(frames(&all).len() >= 4, "{all:?}");
+    let document: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let share = document["overhead"]["drawing"].as_f64().unwrap();
+    assert!(share > 0.0 && share < 0.01, "{share}");
+}
+
+#[test]
 fn no_color_is_honoured() {
-    let all = on_a_terminal(100, 30, &[("NO_COLOR", "1")], &[]);
+    let all = on_a_terminal(100, 30, &[("NO_COLOR", "1")], SHORT);
     assert!(frames(&all).len() >= 4, "{all:?}");
     assert!(
         !all.contains("\x1b[38") && !all.contains("\x1b[3"),
@@ -103,7 +118,7 @@ fn no_color_is_honoured() {
 
 #[test]
 fn no_line_is_wider_than_the_terminal_and_no_frame_higher() {
-    let all = on_a_terminal(40, 12, &[("NO_COLOR", "1")], &[]);
+    let all = on_a_terminal(40, 12, &[("NO_COLOR", "1")], SHORT);
     let frames = frames(&all);
     for frame in &frames[..frames.len() - 1] {
         let lines: Vec<&str> = frame.split("\r\n").collect();
@@ -127,7 +142,7 @@ fn a_dumb_terminal_and_those_who_want_none_get_no_control_sequences() {
         (&[], &["--no-tui"]),
         (&[], &["--quiet"]),
     ] {
-        let all = on_a_terminal(80, 24, environment, flags);
+        let all = on_a_terminal(80, 24, environment, &[SHORT, flags].concat());
         assert!(!all.contains('\x1b'), "{environment:?} {flags:?}: {all:?}");
     }
 }

@@ -17,10 +17,10 @@ const COLUMNS: usize = 150;
 
 /// What both themes and the printer need.
 const STYLE: &str = "\
-.c{color:#1b1f24;font:13px system-ui,sans-serif}.c text{fill:currentColor}.c .t{font-weight:600;font-size:15px}.c .s{fill-opacity:.7}\
+.c{color:#1b1f24;background:#fff;font:13px system-ui,sans-serif}.c text{fill:currentColor}.c .t{font-weight:600;font-size:15px}.c .s{fill-opacity:.7}\
 .c .g{stroke:currentColor;stroke-opacity:.15;stroke-width:1;fill:none}.c .l{stroke:currentColor;stroke-width:1.8;fill:none;stroke-linejoin:round}\
 .c .d1{stroke-dasharray:7 4}.c .d2{stroke-dasharray:1.5 3.5;stroke-linecap:round}.c .a{fill:currentColor;fill-opacity:.12}.c .h{fill:#1f6feb}\
-.c .e{fill:#c62828}@media(prefers-color-scheme:dark){.c{color:#e6e8eb}.c .h{fill:#6cb0ff}.c .e{fill:#ff8a80}}@media print{.c{color:#000}.c .h,.c .e{fill:#000}}";
+.c .e{fill:#c62828}@media screen and (prefers-color-scheme:dark){.c{color:#e6e8eb;background:#14171a}.c .h{fill:#6cb0ff}.c .e{fill:#ff8a80}}@media print{.c{color:#000}.c .h,.c .e{fill:#000}}";
 
 /// The picture as one `<svg>`, which stands alone or in a page.
 pub(crate) fn chart(outcome: &Outcome) -> String {
@@ -88,7 +88,7 @@ fn latency(out: &mut String, columns: &[Slice], time: &Axis) -> Result {
         out,
         top,
         "Latency over time",
-        "dotted: p50 · dashed: p99 · solid: slowest · darker: more answers",
+        "dotted: p50 · dashed: p99 · solid: slowest · denser: more answers",
     )?;
     let seen = |column: &Slice, share| {
         Some(grid::quantile(&column.events.grid, share)).filter(|nanos| *nanos > 0.0)
@@ -219,7 +219,7 @@ fn title(out: &mut String, top: f64, text: &str, key: &str) -> Result {
     let y = top - 22.0;
     write!(
         out,
-        "<text class=\"t\" x=\"{LEFT}\" y=\"{y}\">{text}</text><text class=\"s\" x=\"{RIGHT}\" y=\"{y}\" text-anchor=\"end\">{key}</text>"
+        "<text x=\"{LEFT}\" y=\"{y}\"><tspan class=\"t\">{text}</tspan><tspan class=\"s\" dx=\"16\">{key}</tspan></text>"
     )
 }
 

@@ -2,16 +2,16 @@
 
 use std::fmt::{Result, Write};
 
-use super::{PERCENTILES, chart::chart, errors, gap, last_line, lateness};
+use super::{PERCENTILES, after, chart::chart, errors, gap, last_line, lateness};
 use crate::amount::{bytes, grouped, percent, short_duration, short_nanos};
 use crate::run::{Beside, Outcome};
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#d0d5db}@media(prefers-color-scheme:dark){:root{--line:#3a4149}body{background:#14171a;color:#e6e8eb}}\
+:root{color-scheme:light dark;--line:#d0d5db}@media screen and (prefers-color-scheme:dark){:root{--line:#3a4149}body{background:#14171a;color:#e6e8eb}}\
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem;line-height:1.2;margin:0}\
-h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}svg{width:100%;height:auto;margin-top:1.5rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
+h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.4rem 0}.p{overflow-x:auto;margin-top:1.5rem}svg{display:block;width:100%;min-width:700px;height:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;font-weight:400}th{font-weight:600}td:first-child,th:first-child{text-align:left}\
-.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{body{max-width:none;margin:0}}";
+.w{border-left:4px solid currentColor;padding-left:.75rem}@media print{:root{color-scheme:light}body{max-width:none;margin:0;background:#fff;color:#000}svg{min-width:0}tr,svg{break-inside:avoid}h2{break-after:avoid}}";
 
 pub(crate) fn html(outcome: &Outcome) -> String {
     let mut out = String::new();
@@ -30,12 +30,11 @@ fn page(out: &mut String, outcome: &Outcome) -> Result {
     if let Some(sentence) = outcome.overhead.bottleneck() {
         writeln!(out, "<p class=\"w\">{}</p>", escape(&sentence))?;
     }
-    writeln!(out, "{}", chart(outcome))?;
+    writeln!(out, "<div class=\"p\">{}</div>", chart(outcome))?;
     percentiles(out, outcome)?;
     answers(out, outcome)?;
     if let Some(Beside { fates, alone }) = &outcome.bad {
         let rows = fates.iter().map(|(ending, endings)| {
-            let after = |millis: u64| short_nanos(millis as f64 * 1e6);
             [
                 ending.to_string(),
                 grouped(endings.count),
@@ -53,7 +52,12 @@ fn page(out: &mut String, outcome: &Outcome) -> Result {
             let at = |tally: &crate::recorder::Tally| {
                 short_nanos(tally.latency.value_at_percentile(percentile) as f64)
             };
-            [format!("p{percentile}"), at(alone), at(&outcome.tally)]
+            let name = if percentile == 100.0 {
+                "max".to_owned()
+            } else {
+                format!("p{percentile}")
+            };
+            [name, at(alone), at(&outcome.tally)]
         });
         table(
             out,
@@ -88,11 +92,11 @@ fn percentiles(out: &mut String, outcome: &Outcome) -> Result {
             short_nanos(of(service)),
         ]
     };
-    let rows = [ends("least", |all| all.min() as f64)]
+    let rows = [ends("min", |all| all.min() as f64)]
         .into_iter()
         .chain(rows)
         .chain([
-            ends("most", |all| all.max() as f64),
+            ends("max", |all| all.max() as f64),
             ends("mean", |all| all.mean()),
         ]);
     table(
@@ -120,20 +124,21 @@ fn answers(out: &mut String, outcome: &Outcome) -> Result {
         .iter()
         .map(|(status, count)| [format!("{status}"), grouped(*count), percent(*count, all)]);
     table(out, "Answers", ["Status", "Count", "Share"], statuses)?;
-    let errors = errors(outcome);
-    if !errors.is_empty() {
-        let rows = errors
-            .iter()
-            .map(|(words, count)| [words.clone(), grouped(*count), percent(*count, all)]);
-        table(out, "Errors", ["What", "Count", "Share"], rows)?;
-    }
     writeln!(
         out,
         "<p>{} sent, {} received, {} connections opened.</p>",
         bytes(tally.sent),
         bytes(tally.received),
         grouped(tally.connect.len())
-    )
+    )?;
+    let errors = errors(outcome);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let rows = errors
+        .iter()
+        .map(|(words, count)| [words.clone(), grouped(*count), percent(*count, all)]);
+    table(out, "Errors", ["What", "Count", "Share"], rows)
 }
 
 fn table<const N: usize>(

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{PERCENTILES, bins, errors, gap, lateness};
+use super::{PERCENTILES, after, bins, errors, gap, lateness};
 use crate::amount::{bytes, grouped, percent, short_duration, short_nanos};
 use crate::misbehave::Fates;
 use crate::recorder::Tally;
@@ -166,7 +166,6 @@ fn beside(out: &mut String, fates: &Fates, alone: &Tally, with: &Tally) -> std::
         "  bad clients were ended like this, after (median, longest)"
     )?;
     for (ending, endings) in fates {
-        let after = |millis: u64| short_nanos(millis as f64 * 1e6);
         writeln!(
             out,
             "    {:>9} × {ending:<38}{:>9}{:>10}",

@@ -87,6 +87,38 @@ fn its_figures_move_and_it_fits_every_width_and_theme() {
 }
 
 #[test]
+fn over_tls_a_browser_speaks_http_2_and_the_page_says_so() {
+    let dockyard = Dockyard::in_memory(&["--tls", "--demo"]);
+    let browser = Browser::start();
+    browser.look_as(1440, 1000, "light");
+    browser.open(&dockyard.url("/"));
+    wait_until("requests come in", || number(&browser, "rate") > 10.0);
+    let spoken = "return performance.getEntriesByType('navigation')[0].nextHopProtocol";
+    assert_eq!(browser.run(spoken), "h2");
+    // The browser's connection is one, the demonstration's are others.
+    let protocols = "return [...new Set([...document.querySelectorAll('#conns tbody tr')].map(row => row.cells[2].textContent))].sort().join('; ')";
+    wait_until("each connection says what it speaks", || {
+        browser.run(protocols) == "h2, TLS 1.3; http/1.1, TLS 1.3"
+    });
+    let own = "const row = [...document.querySelectorAll('#conns tbody tr')].find(row => row.cells[2].textContent.startsWith('h2')); if (row) row.click(); return !!row";
+    wait_until("the browser's own is chosen", || browser.run(own) == true);
+    wait_until("it is shown closely", || {
+        let detail = browser.text("detail");
+        detail.contains("h2, TLS 1.3") && detail.contains("GET /live")
+    });
+    let way = browser.text("way");
+    assert!(way.contains("TLS"), "{way}");
+    browser.picture(&pictures().join("http2.png"));
+    assert_eq!(browser.errors(), [] as [&str; 0]);
+
+    // The drain is seen to its end on the connection that it goes through.
+    browser.click("#drain");
+    browser.accept_question();
+    wait_until("it has stopped", || browser.text("phase") == "stopped");
+    assert!(dockyard.ended().success());
+}
+
+#[test]
 fn the_log_can_be_filtered_and_paused_and_a_connection_be_looked_at_and_closed() {
     let dockyard = Dockyard::in_memory(&[]);
     let mut client = Client::connect(dockyard.address);

@@ -18,6 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Dockyard {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// What it said at its start.
+    pub(crate) banner: String,
 }
 
 impl Dockyard {
@@ -41,27 +43,41 @@ impl Dockyard {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let listening = line.trim().strip_prefix("listening")?;
-            listening.trim().strip_prefix("http://")?.parse().ok()
+        let mut banner = String::new();
+        let is_whole = lines.by_ref().map_while(Result::ok).any(|line| {
+            banner += &line;
+            banner += "\n";
+            line.contains("Ctrl-C")
         });
         let mut errors = child.stderr.take().unwrap();
-        let Some(address) = address else {
+        if !is_whole {
             let mut said = String::new();
             errors.read_to_string(&mut said).unwrap();
             child.wait().unwrap();
             return Err(said);
-        };
+        }
+        let listening = banner.split_once("://").expect("an address").1;
+        let address = listening.split_whitespace().next().unwrap();
+        let address = address.parse().expect("an address");
         // Whoever isn't read from stands still one day.
         std::thread::spawn(move || lines.for_each(drop));
         std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        let dockyard = Self { child, address };
+        let dockyard = Self {
+            child,
+            address,
+            banner,
+        };
         wait_until("it answers", || TcpStream::connect(address).is_ok());
         Ok(dockyard)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.banner.contains("https://") {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// One request on a connection of its own.

@@ -65,11 +65,14 @@ pub fn facts(
         ),
         layer("handler", "blobs, caches, events, this page".into()),
     ]);
+    let listening: Vec<_> = listening
+        .iter()
+        .map(|one| url(one, secure.is_some()))
+        .collect();
+    let first = listening.first().map_or("", String::as_str);
     Facts {
-        listening: listening
-            .iter()
-            .map(|one| url(one, secure.is_some()))
-            .collect(),
+        tries: commands(first, secure.is_some()),
+        listening,
         certificate: secure.map_or_else(Vec::new, |secure| secure.certificate.clone()),
         store,
         layers,
@@ -147,7 +150,7 @@ impl fmt::Display for Banner<'_> {
             writeln!(f, "    {name:<16}{what}")?;
         }
         writeln!(f, "\n  try")?;
-        for command in commands(base, !facts.certificate.is_empty()) {
+        for command in &facts.tries {
             writeln!(f, "    {command}")?;
         }
         match base.starts_with("unix:") {

@@ -239,6 +239,21 @@ fn what_is_in_the_way_at_the_start_is_said() {
 }
 
 #[test]
+fn without_a_word_it_makes_a_folder_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dockyard"));
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .env("XDG_CACHE_HOME", home.path());
+    let dockyard = Dockyard::spawn(command.env_remove("STATE_DIRECTORY")).unwrap();
+    let folder = home.path().join("dockyard");
+    let place = format!("redb in {}", folder.display());
+    assert!(dockyard.banner.contains(&place), "{}", dockyard.banner);
+    assert_eq!(dockyard.put("/b/x/a", b"kept").status, 201);
+    assert!(fs::read_dir(folder).unwrap().count() > 0);
+}
+
+#[test]
 fn a_clean_stop_and_start_keeps_everything() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

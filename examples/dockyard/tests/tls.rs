@@ -69,11 +69,11 @@ fn blobs_go_both_ways_over_http_2() {
     let tag = said(&["-k", "-I", "-o", "/dev/null", "-w", "%header{etag}", &url]);
     let unchanged = format!("if-none-match: {tag}");
     assert_eq!(ask("/dev/null", &["-H", &unchanged, &url]), "2 304");
-    let beyond = curl(&[&code[..], &["/dev/null", "-T", &huge, &url]].concat());
-    assert!(
-        String::from_utf8_lossy(&beyond.stdout).contains("413"),
-        "{beyond:?}"
-    );
+    // Of an answer that comes before all is sent, curl 7.88 sees only the end; nghttp sees it whole.
+    let put = ["-nv", "-H", ":method: PUT", "-d", &huge, &url];
+    let beyond = Command::new("nghttp").args(put).output().expect("nghttp");
+    let beyond = String::from_utf8_lossy(&beyond.stdout);
+    assert!(beyond.contains(":status: 413"), "{beyond}");
     assert_eq!(ask("/dev/null", &["-X", "DELETE", &url]), "2 204");
     assert_eq!(ask("/dev/null", &[&url]), "2 404");
 }

@@ -140,7 +140,7 @@ genrule(name = "twice", srcs = ["loud.txt"], outs = ["twice.txt"], cmd = "cat $<
     );
     let second = build();
     assert!(
-        second.contains("2 remote cache hit") && !second.contains("local"),
+        second.contains("2 remote cache hit, 1 internal."),
         "{second}"
     );
 }

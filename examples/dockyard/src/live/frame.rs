@@ -18,8 +18,6 @@ use super::{PER_CONNECTION, Shared, lock};
 
 /// Connections that a frame shows.
 const CONNECTIONS: usize = 60;
-/// Lines that a frame shows.
-const LINES: usize = 60;
 
 /// What doesn't change, in words.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +30,8 @@ pub struct Facts {
     pub store: String,
     /// The stack, from socket to handler: a name and what it does.
     pub layers: Vec<(String, String)>,
+    /// Commands to try.
+    pub tries: [String; 3],
     /// The version of dockyard.
     pub version: &'static str,
 }
@@ -182,7 +182,6 @@ pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
     let watched = &shared.watched;
     let (view, sums) = (figures.view, figures.sums);
     let report = watched.handle.report();
-    let shown = &figures.lines[figures.lines.len().saturating_sub(LINES)..];
     let states = watched.handle.counts().into_iter();
     let per_connection = &watched.tally.per_connection;
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
@@ -213,8 +212,8 @@ pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
         },
         time: &view.parts,
         rejects: lock(&watched.tally.rejects).clone(),
-        lines: shown,
-        lines_skipped: figures.new_lines.saturating_sub(shown.len() as u64),
+        lines: figures.lines,
+        lines_skipped: figures.new_lines.saturating_sub(figures.lines.len() as u64),
         connections: connections(watched.handle.connections()),
         store: store(shared),
     };

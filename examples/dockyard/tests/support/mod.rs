@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+use std::borrow::BorrowMut;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -36,8 +37,9 @@ impl Dockyard {
     }
 
     /// By this command; what it said if it ends instead.
-    pub(crate) fn spawn(mut command: Command) -> Result<Self, String> {
+    pub(crate) fn spawn(mut command: impl BorrowMut<Command>) -> Result<Self, String> {
         let mut child = command
+            .borrow_mut()
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

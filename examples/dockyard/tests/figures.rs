@@ -73,7 +73,7 @@ fn they_say_what_connections_requests_and_the_store_have_done() {
         dockyard.put(&format!("/b/x/{key}"), &[0; 900]);
     }
 
-    let all_is_over = |frame: &Value| frame["open"] == 1 && frame["store"]["evictions"] == 1;
+    let all_is_over = |frame: &Value| frame["open"] == 1 && frame["store"]["evictions"] == 2;
     let frame = watcher.until("all is over but the watching", all_is_over);
     assert_eq!(frame["states"], serde_json::json!({ "sending": 1 }));
     let keep = &frame["keep"];

@@ -169,6 +169,10 @@ impl Client {
         Self::try_connect(address).unwrap()
     }
 
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.io.get_ref().local_addr().unwrap()
+    }
+
     /// One that takes little before it is read from.
     pub(crate) fn with_small_window(address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

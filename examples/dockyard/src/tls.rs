@@ -35,13 +35,9 @@ impl Secure {
     pub fn from_files(certificates: &Path, key: &Path) -> Result<Self, BoxError> {
         let layer = Tls::from_pem_files(certificates, key)?
             .with_http2()?
-            .on_reload(|outcome| match outcome {
-                Ok(()) => eprintln!("dockyard: the new certificate is in use"),
-                Err(error) => eprintln!("dockyard: the old certificate is still in use: {error}"),
-            });
+            .on_reload(say);
         let again = layer.clone();
-        // What comes of it is told above.
-        crate::on_hang_up(move || drop(again.reload()))?;
+        crate::on_hang_up(move || say(again.reload().as_ref().copied()))?;
         let from = format!(
             "from {}; a new one is taken into use",
             certificates.display()
@@ -77,6 +73,14 @@ impl Secure {
             connector: Some(trusting(&certificate)?),
             layer: Tls::new(showing(certificate, key)?),
         })
+    }
+}
+
+/// What came of reading the files again.
+fn say(outcome: Result<(), &wharf::Error>) {
+    match outcome {
+        Ok(()) => eprintln!("dockyard: the certificate was read, and is in use from here on"),
+        Err(error) => eprintln!("dockyard: the old certificate is still in use: {error}"),
     }
 }
 

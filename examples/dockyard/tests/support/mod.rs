@@ -6,6 +6,7 @@ use std::borrow::BorrowMut;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -21,6 +22,7 @@ pub(crate) struct Dockyard {
     pub(crate) address: SocketAddr,
     /// What it said at its start.
     pub(crate) banner: String,
+    errors: Arc<Mutex<String>>,
 }
 
 impl Dockyard {
@@ -63,14 +65,27 @@ impl Dockyard {
         let address = address.parse().expect("an address");
         // Whoever isn't read from stands still one day.
         std::thread::spawn(move || lines.for_each(drop));
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
+        let heard = Arc::<Mutex<String>>::default();
+        let ear = heard.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                *ear.lock().unwrap() += &(line + "\n");
+            }
+        });
         let dockyard = Self {
             child,
             address,
             banner,
+            errors: heard,
         };
         wait_until("it answers", || TcpStream::connect(address).is_ok());
         Ok(dockyard)
+    }
+
+    /// What it has said on standard error since its start.
+    pub(crate) fn said(&self) -> String {
+        self.errors.lock().unwrap().clone()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -124,8 +124,9 @@ fn they_say_what_connections_requests_and_the_store_have_done() {
 fn the_demonstration_keeps_within_its_bounds() {
     let dockyard = Dockyard::in_memory(&["--demo"]);
     let mut watcher = Watcher::of(&dockyard);
+    // It removes some as it goes, so all hundred are there for a moment only.
     watcher.until("it has stored what it stores", |frame| {
-        frame["store"]["blobs"] == 100
+        frame["store"]["blobs"].as_u64() >= Some(60)
     });
     for _ in 0..20 {
         let frame = watcher.frame();

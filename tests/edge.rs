@@ -204,6 +204,7 @@ async fn a_handle_shows_what_is_open_and_doing_what() {
     );
     assert_eq!(seen.info.peer, slow.local_addr().unwrap().into());
     assert_eq!((seen.requests, seen.bytes_in, seen.bytes_out), (1, 40, 0));
+    assert!(!seen.is_http2);
     let wanted = format!("#2 from {}, open for ", slow.local_addr().unwrap());
     let shown = seen.to_string();
     assert!(

@@ -207,6 +207,7 @@ async fn a_shutdown_loses_no_request_of_a_busy_client() {
     tokio::time::timeout(soon, all_are_under_way)
         .await
         .expect("40 requests");
+    assert!(wharf.handle.connections().iter().all(|one| one.is_http2));
     let report = wharf.end().await;
     let load = load.await.unwrap();
     assert!(

@@ -124,6 +124,7 @@ pub(crate) struct Live {
     /// What it is doing, in the lowest byte, and since how many milliseconds after `since`: one value, so that
     /// the two always belong together. Written when the connection begins to wait.
     doing: AtomicU64,
+    is_http2: AtomicBool,
     told: AtomicU8,
     by: AtomicU8,
     /// The stream is to be reset when it is dropped, so that a cut response can't look complete.
@@ -196,6 +197,7 @@ impl Live {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             doing: AtomicU64::new(State::BeforeHttp as u64),
+            is_http2: AtomicBool::new(false),
             told: AtomicU8::new(Told::Nothing as u8),
             by: AtomicU8::new(By::Shutdown as u8),
             aborted: AtomicBool::new(false),
@@ -264,6 +266,16 @@ impl Live {
 
     pub(crate) fn state(&self) -> State {
         State::of(self.doing.load(Relaxed))
+    }
+
+    /// From here on it speaks HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(crate) fn speak_http2(&self) {
+        self.is_http2.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
     }
 
     /// Shows the request under way to whoever looks.

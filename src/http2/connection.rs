@@ -50,6 +50,7 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
     B: http_body::Body<Error: Into<BoxError>>,
 {
+    live.speak_http2();
     let wire = Wire::new(io, early, live.clone(), &settings.limits);
     let tap = Tap::new(wire);
     let ending = match shake(&tap, &live, &settings).await {

@@ -176,6 +176,8 @@ pub struct ConnView {
     pub info: ConnInfo,
     /// Since its accept.
     pub age: Duration,
+    /// It speaks HTTP/2; false as long as its first bytes haven't said so.
+    pub is_http2: bool,
     /// Requests whose head was complete.
     pub requests: u64,
     /// Bytes read from the peer.

@@ -336,6 +336,7 @@ impl Entry {
         ConnView {
             info: self.info().clone(),
             age: self.live.since().elapsed(),
+            is_http2: self.live.is_http2(),
             requests: self.live.requests(),
             bytes_in,
             bytes_out,

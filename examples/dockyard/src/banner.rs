@@ -7,9 +7,15 @@ use wharf::Limits;
 
 use crate::live::Facts;
 use crate::settings::{Settings, Size};
+use crate::tls::Secure;
 
 /// What is served, in words that don't change: for the banner and for the page.
-pub fn facts(settings: &Settings, listening: &[String], store: String) -> Facts {
+pub fn facts(
+    settings: &Settings,
+    listening: &[String],
+    secure: Option<&Secure>,
+    store: String,
+) -> Facts {
     let layer = |name: &str, what: String| (name.to_owned(), what);
     let mut layers = Vec::new();
     if !settings.proxy_protocol.is_empty() {
@@ -24,14 +30,20 @@ pub fn facts(settings: &Settings, listening: &[String], store: String) -> Facts 
         none if none.is_empty() => "is the peer; X-Forwarded-For is not believed".to_owned(),
         these => format!("as X-Forwarded-For from {these} says"),
     };
+    layers.push(layer(
+        "per peer",
+        format!("at most {per_peer} connections of one address"),
+    ));
+    if secure.is_some() {
+        layers.push(layer(
+            "TLS",
+            "1.3 or 1.2; what is inside comes out, HTTP/2 is offered".into(),
+        ));
+    }
     layers.extend([
         layer(
-            "per peer",
-            format!("at most {per_peer} connections of one address"),
-        ),
-        layer(
-            "HTTP/1.1",
-            "connections become requests; broken ones are refused here".into(),
+            "HTTP",
+            "1.1 or 2: connections become requests; broken ones are refused here".into(),
         ),
         layer("metrics", "what /metrics and the page show".into()),
         layer("client address", trusted),
@@ -53,8 +65,15 @@ pub fn facts(settings: &Settings, listening: &[String], store: String) -> Facts 
         ),
         layer("handler", "blobs, caches, events, this page".into()),
     ]);
+    let listening: Vec<_> = listening
+        .iter()
+        .map(|one| url(one, secure.is_some()))
+        .collect();
+    let first = listening.first().map_or("", String::as_str);
     Facts {
-        listening: listening.iter().map(|one| url(one)).collect(),
+        tries: commands(first, secure.is_some()),
+        listening,
+        certificate: secure.map_or_else(Vec::new, |secure| secure.certificate.clone()),
         store,
         layers,
         version: env!("CARGO_PKG_VERSION"),
@@ -107,20 +126,31 @@ impl fmt::Display for Banner<'_> {
             ),
             (
                 "codec",
-                "HTTP/1.1, strict: what could be read in two ways is refused".into(),
+                "HTTP/1.1, strict: what could be read in two ways is refused; HTTP/2 too".into(),
             ),
             ("workers", workers),
         ];
+        let certificate = facts.certificate.iter().enumerate();
+        let certificate = certificate.map(|(at, line)| {
+            let name = if at == 0 { "certificate" } else { "" };
+            (name, line.clone())
+        });
+        let (first, others) = lines.split_at(1);
+        let lines = first
+            .iter()
+            .cloned()
+            .chain(certificate)
+            .chain(others.iter().cloned());
         writeln!(f, "dockyard {}, a build cache on wharf\n", facts.version)?;
         for (name, what) in lines {
-            writeln!(f, "  {name:<11}{what}")?;
+            writeln!(f, "  {name:<12}{what}")?;
         }
         writeln!(f, "\n  from socket to handler")?;
         for (name, what) in &facts.layers {
             writeln!(f, "    {name:<16}{what}")?;
         }
         writeln!(f, "\n  try")?;
-        for command in commands(base) {
+        for command in &facts.tries {
             writeln!(f, "    {command}")?;
         }
         match base.starts_with("unix:") {
@@ -133,28 +163,33 @@ impl fmt::Display for Banner<'_> {
     }
 }
 
-fn commands(base: &str) -> [String; 3] {
-    match base.strip_prefix("unix:") {
-        Some(path) => [
-            format!("curl --unix-socket {path} -T Cargo.toml http://localhost/b/docs/Cargo.toml"),
-            format!("curl --unix-socket {path} -r 0-99 http://localhost/b/docs/Cargo.toml"),
-            format!("curl --unix-socket {path} 'http://localhost/b/docs?limit=10'"),
-        ],
-        None => [
-            format!("curl -T Cargo.toml {base}/b/docs/Cargo.toml"),
-            format!("curl -r 0-99 {base}/b/docs/Cargo.toml"),
-            format!("CCACHE_REMOTE_STORAGE={base}/cache ccache gcc -c hello.c"),
-        ],
-    }
+/// Something is stored, a part of it read, and then what it is all for; where ccache can't go (a Unix socket, TLS), a listing.
+fn commands(base: &str, is_secure: bool) -> [String; 3] {
+    let (curl, base) = match (base.strip_prefix("unix:"), is_secure) {
+        (Some(path), false) => (format!("curl --unix-socket {path}"), "http://localhost"),
+        (Some(path), true) => (format!("curl -k --unix-socket {path}"), "https://localhost"),
+        (None, false) => ("curl".to_owned(), base),
+        (None, true) => ("curl -k".to_owned(), base),
+    };
+    let last = match curl == "curl" {
+        true => format!("CCACHE_REMOTE_STORAGE={base}/cache ccache gcc -c hello.c"),
+        false => format!("{curl} '{base}/b/docs?limit=10'"),
+    };
+    [
+        format!("{curl} -T Cargo.toml {base}/b/docs/Cargo.toml"),
+        format!("{curl} -r 0-99 {base}/b/docs/Cargo.toml"),
+        last,
+    ]
 }
 
 /// An address as a client writes it.
-fn url(address: &str) -> String {
+fn url(address: &str, is_secure: bool) -> String {
     if address.starts_with("unix:") {
         return address.to_owned();
     }
     let address = address
         .replace("0.0.0.0:", "127.0.0.1:")
         .replace("[::]:", "[::1]:");
-    format!("http://{address}")
+    let scheme = if is_secure { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use wharf::BoxError;
 
 use crate::settings::Settings;
-use client::Client;
+use crate::tls::Secure;
+use client::{Client, Door};
 
 mod client;
 
@@ -29,7 +30,11 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// # Errors
 ///
 /// A sentence that says why there is nothing to connect to.
-pub fn start(settings: &Settings, listening: &[String]) -> Result<(), BoxError> {
+pub fn start(
+    settings: &Settings,
+    listening: &[String],
+    secure: Option<&Secure>,
+) -> Result<(), BoxError> {
     let address = listening
         .iter()
         .find_map(|one| one.parse::<SocketAddr>().ok());
@@ -44,29 +49,45 @@ pub fn start(settings: &Settings, listening: &[String]) -> Result<(), BoxError> 
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    tokio::spawn(forever(move |dice| write(address, dice)));
-    (0..4).for_each(|_| drop(tokio::spawn(forever(move |dice| read(address, dice)))));
-    tokio::spawn(forever(move |dice| pipeline(address, dice)));
-    tokio::spawn(forever(move |dice| visit(address, dice)));
-    tokio::spawn(forever(move |dice| blunder(address, dice)));
+    let tls = secure.map(|secure| {
+        secure
+            .connector
+            .clone()
+            .ok_or("--demo knows the certificate of --tls, but not whom to trust with --tls-cert")
+    });
+    let to = &Door {
+        address,
+        tls: tls.transpose()?,
+    };
+    start_one(to, write);
+    (0..4).for_each(|_| start_one(to, read));
+    start_one(to, pipeline);
+    start_one(to, visit);
+    start_one(to, blunder);
     Ok(())
 }
 
 /// One who does the same again and again, whatever becomes of it.
-async fn forever<F>(act: impl Fn(Dice) -> F)
+fn start_one<F>(to: &Door, act: impl Fn(Client, Dice) -> F + Send + 'static)
 where
-    F: Future<Output = io::Result<()>>,
+    F: Future<Output = io::Result<()>> + Send,
 {
-    loop {
-        if act(Dice::new()).await.is_err() {
-            sleep(AGAIN).await;
+    let to = to.clone();
+    tokio::spawn(async move {
+        loop {
+            let done = match Client::connect(&to).await {
+                Ok(client) => act(client, Dice::new()).await,
+                Err(error) => Err(error),
+            };
+            if done.is_err() {
+                sleep(AGAIN).await;
+            }
         }
-    }
+    });
 }
 
 /// Stores blobs, and now and then removes one.
-async fn write(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
-    let mut client = Client::connect(address).await?;
+async fn write(mut client: Client, mut dice: Dice) -> io::Result<()> {
     for number in 0..BLOBS {
         let path = format!("/b/demo/object-{number:02}");
         client.ask("PUT", &path, TYPE, &dice.content()).await?;
@@ -83,8 +104,7 @@ async fn write(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
 }
 
 /// Asks for blobs: whole, in part, only if they are new; and for some that never were.
-async fn read(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
-    let mut client = Client::connect(address).await?;
+async fn read(mut client: Client, mut dice: Dice) -> io::Result<()> {
     let began = Instant::now();
     loop {
         let path = dice.blob();
@@ -107,8 +127,7 @@ async fn read(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
 }
 
 /// Sends several requests at once.
-async fn pipeline(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
-    let mut client = Client::connect(address).await?;
+async fn pipeline(mut client: Client, mut dice: Dice) -> io::Result<()> {
     loop {
         let paths: Vec<_> = (0..2 + dice.below(7)).map(|_| dice.blob()).collect();
         client.ask_all(&paths).await?;
@@ -117,8 +136,7 @@ async fn pipeline(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
 }
 
 /// Comes for a few requests and leaves.
-async fn visit(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
-    let mut client = Client::connect(address).await?;
+async fn visit(mut client: Client, mut dice: Dice) -> io::Result<()> {
     for _ in 0..1 + dice.below(6) {
         client.ask("GET", &dice.blob(), "", &[]).await?;
         sleep(Duration::from_millis(dice.below(120))).await;
@@ -127,16 +145,15 @@ async fn visit(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
 }
 
 /// Sends what no server should take.
-async fn blunder(address: SocketAddr, mut dice: Dice) -> io::Result<()> {
+async fn blunder(mut client: Client, mut dice: Dice) -> io::Result<()> {
     const BLUNDERS: [&str; 5] = [
         "GET / HTTP/1.1\r\n\r\n",
         "GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\n folded: b\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / HTTP/3.0\r\nhost: a\r\n\r\n",
     ];
     sleep(Duration::from_millis(500 + dice.below(3000))).await;
-    let mut client = Client::connect(address).await?;
     let blunder = BLUNDERS[dice.below(BLUNDERS.len() as u64) as usize];
     client.send(blunder.as_bytes()).await?;
     client.answer("GET").await

@@ -8,3 +8,23 @@ pub mod live;
 pub mod log;
 pub mod settings;
 pub mod store;
+pub mod tls;
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Does something on each SIGHUP, in a task of the runtime that this is called in.
+///
+/// # Errors
+///
+/// When the signal can't be listened to.
+pub(crate) fn on_hang_up(act: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut hang_ups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hang_ups.recv().await.is_some() {
+            act();
+        }
+    });
+    Ok(())
+}

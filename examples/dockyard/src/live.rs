@@ -2,7 +2,7 @@
 //! who is watched waits for it: counters are read, never asked.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub use page::routes;
 pub use phases::Phases;
 
 use history::{History, Sample};
+use viewer::Viewers;
 
 /// How often the page gets a frame.
 const TICK: Duration = Duration::from_millis(250);
@@ -92,7 +93,7 @@ struct Shared {
     history: Mutex<History>,
     /// A frame takes the place of those before it: whoever is slow gets the newest.
     frames: Hub,
-    viewers: AtomicUsize,
+    viewers: Viewers,
 }
 
 impl Live {
@@ -102,7 +103,7 @@ impl Live {
             watched,
             history: Mutex::default(),
             frames: Hub::builder().lag(Lag::Coalesce).build(),
-            viewers: AtomicUsize::new(0),
+            viewers: Viewers::default(),
         });
         tokio::spawn(sample(shared.clone()));
         Self { shared }
@@ -126,7 +127,7 @@ async fn sample(shared: Arc<Shared>) {
         };
         let view = lock(&shared.history).add(sample);
         let (lines, count) = watched.lines.since(seen);
-        if shared.viewers.load(Relaxed) > 0 {
+        if shared.viewers.pages() > 0 {
             number += 1;
             let figures = frame::Figures {
                 number,

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::signal::unix::{SignalKind, signal};
 use wharf::{BoxError, Refused};
 use wharf_middleware::AccessLog;
 
@@ -21,15 +20,12 @@ pub fn access_log(file: Option<&Path>, lines: &Lines) -> Result<AccessLog, BoxEr
         return Ok(AccessLog::json().to_writer(lines.writer(None)));
     };
     let appender = Appender::open(path)?;
-    let mut hang_ups = signal(SignalKind::hangup())?;
     let again = appender.clone();
-    tokio::spawn(async move {
-        while hang_ups.recv().await.is_some() {
-            if let Err(error) = again.reopen() {
-                eprintln!("dockyard: the access log stays where it is: {error}");
-            }
+    crate::on_hang_up(move || {
+        if let Err(error) = again.reopen() {
+            eprintln!("dockyard: the access log stays where it is: {error}");
         }
-    });
+    })?;
     Ok(AccessLog::json().to_writer(lines.writer(Some(Box::new(appender)))))
 }
 

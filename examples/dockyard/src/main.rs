@@ -41,11 +41,12 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
     let watches = Watches::of(&changes);
     let store = settings.open_store(changes)?;
     let (server, listening) = settings.server()?;
+    let secure = settings.secure()?;
     let limits = Limits {
         header_fields: 64,
         ..Limits::default()
     };
-    let facts = banner::facts(&settings, &listening, store.place());
+    let facts = banner::facts(&settings, &listening, secure.as_ref(), store.place());
     let banner = Banner::new(&settings, &facts, &limits).to_string();
 
     // What looks on: each of these is a layer of the stack, and something to read.
@@ -80,14 +81,17 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
         // Connections. Behind a balancer, the peer is whom the balancer names; nobody may have too many.
         .option_layer(settings.proxy_protocol()?)
         .layer(PerPeer::new(settings.per_peer))
+        // Their bytes in plain text from here on, if they came encrypted.
+        .option_layer(secure.as_ref().map(|secure| secure.layer.clone()))
         .layer(phases.connections())
-        // Here connections become requests. What is broken is refused in our own words, and told.
+        // Here connections become requests, be it HTTP/1.1 or HTTP/2. What is broken is refused in our own words, and told.
         .layer(
             Http::new()
                 .limits(limits)
                 .on_reject(problem::refused)
                 .on_error(problem::failed)
-                .on_refused(log::refused(&access_log, &tally)),
+                .on_refused(log::refused(&access_log, &tally))
+                .with_http2(),
         )
         // Requests. The outer layers see everything that the inner ones do.
         .layer(phases.requests())
@@ -113,7 +117,7 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
         .drain(settings.drain)
         .progress(SECOND, |left| eprintln!("{left}"));
     if settings.demo {
-        demo::start(&settings, &listening)?;
+        demo::start(&settings, &listening, secure.as_ref())?;
     }
     print!("{banner}");
     let report = server

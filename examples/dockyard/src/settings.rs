@@ -12,6 +12,7 @@ use wharf_middleware::{OverloadLayer, TrustedProxies};
 
 use crate::store::embedded::{self, Embedded};
 use crate::store::{Changes, Store};
+use crate::tls::Secure;
 
 /// A blob store that serves as a build cache, with a live page.
 #[derive(Debug, Clone, Parser)]
@@ -56,6 +57,20 @@ pub struct Settings {
     /// Believe X-Forwarded-For from these networks
     #[arg(long, value_name = "NETWORK")]
     pub trust: Vec<String>,
+    /// Speak TLS, with a certificate that is made at the start for this machine alone: to try it out
+    #[arg(long)]
+    pub tls: bool,
+    /// Speak TLS with the certificate chain in this PEM file; when the file has changed, the new one is taken into use
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key to it, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Append the access log to this file, one JSON object a line; SIGHUP opens it anew
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
@@ -157,6 +172,19 @@ impl Settings {
             return Ok(None);
         }
         Ok(Some(ProxyProtocol::required().trust(&self.proxy_protocol)?))
+    }
+
+    /// TLS, if it is to be spoken.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the file that can't be used, and why.
+    pub fn secure(&self) -> Result<Option<Secure>, BoxError> {
+        Ok(match (&self.tls_cert, &self.tls_key) {
+            (Some(certificates), Some(key)) => Some(Secure::from_files(certificates, key)?),
+            _ if self.tls => Some(Secure::for_a_try()?),
+            _ => None,
+        })
     }
 
     /// The layer that finds the client behind proxies.

@@ -324,6 +324,56 @@ fn what_is_too_large_is_refused_before_it_is_sent() {
     assert_eq!(client.answer("PUT").unwrap().status, 412);
 }
 
+/// The most memory that a process has had, in KiB.
+fn most_memory(dockyard: &Dockyard) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", dockyard.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn a_large_blob_streams_both_ways_in_little_memory_however_slow_its_reader() {
+    const SIZE: usize = 48 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let dockyard = Dockyard::start(&["--store", folder.path().to_str().unwrap()]);
+    dockyard.put("/b/x/first", &[0; 100_000]);
+    let before = most_memory(&dockyard);
+    let content: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+    assert_eq!(dockyard.put("/b/x/large", &content).status, 201);
+
+    // It asks, and reads nothing yet: the server sends what the kernel takes, and waits.
+    let mut reader = Client::with_small_window(dockyard.address);
+    reader
+        .send(b"GET /b/x/large HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let own = reader.local().to_string();
+    let connection = || {
+        let all = (1..20).map(|id| dockyard.get(&format!("/live/connections/{id}")));
+        let mut open = all.filter(|answer| answer.status == 200);
+        open.find_map(|answer| {
+            let connection = answer.json()["connection"].clone();
+            (connection["peer"] == own).then_some(connection)
+        })
+    };
+    let mut sent = u64::MAX;
+    wait_until("it waits for its reader", || {
+        let Some(connection) = connection() else {
+            return false;
+        };
+        sent = connection["bytes_out"].as_u64().unwrap();
+        connection["state"] == "sending" && connection["in_state"].as_u64() > Some(300)
+    });
+    assert!(sent < SIZE as u64 / 2, "{sent}");
+    assert!(reader.answer("GET").unwrap().content == content);
+
+    let grown = most_memory(&dockyard) - before;
+    assert!(grown < 16 << 10, "{grown} KiB more than before");
+}
+
 #[test]
 fn what_can_not_be_a_blob_is_refused_with_a_sentence() {
     let dockyard = Dockyard::in_memory(&[]);

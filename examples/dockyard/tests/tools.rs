@@ -1,4 +1,4 @@
-//! Tools that people have: ccache building a small C project, and curl.
+//! Tools that people have: ccache and Bazel building small projects, and curl.
 
 mod support;
 
@@ -102,6 +102,47 @@ fn ccache_builds_a_project_from_the_cache_the_second_time() {
                 >= 4
         );
     }
+}
+
+#[test]
+fn bazel_builds_a_target_from_the_cache_the_second_time() {
+    let dockyard = Dockyard::in_memory(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("WORKSPACE"), "").unwrap();
+    fs::write(folder.path().join("crane.txt"), "lift\n").unwrap();
+    let rules = r#"
+genrule(name = "loud", srcs = ["crane.txt"], outs = ["loud.txt"], cmd = "tr a-z A-Z < $< > $@")
+genrule(name = "twice", srcs = ["loud.txt"], outs = ["twice.txt"], cmd = "cat $< $< > $@")
+"#;
+    fs::write(folder.path().join("BUILD"), rules).unwrap();
+    // Each build knows nothing of the one before: it has a folder for its results, and a server, of its own.
+    let build = || {
+        let own = tempfile::tempdir().unwrap();
+        let bazel = |arguments: &[&str]| {
+            let mut command = Command::new("bazel");
+            command.current_dir(folder.path()).env("no_proxy", "*");
+            command.arg(format!("--output_user_root={}", own.path().display()));
+            command.arg("--max_idle_secs=60").args(arguments);
+            run(&mut command)
+        };
+        let cache = format!("--remote_cache={}", dockyard.url(""));
+        let quiet = ["--color=no", "--noshow_progress", "--spawn_strategy=local"];
+        let said = bazel(&[&["build", "//:twice", &cache], &quiet[..]].concat());
+        let built = folder.path().join("bazel-bin/twice.txt");
+        assert_eq!(fs::read_to_string(built).unwrap(), "LIFT\nLIFT\n");
+        bazel(&["shutdown"]);
+        said
+    };
+    let first = build();
+    assert!(
+        first.contains("2 local") && !first.contains("cache hit"),
+        "{first}"
+    );
+    let second = build();
+    assert!(
+        second.contains("2 remote cache hit, 1 internal."),
+        "{second}"
+    );
 }
 
 #[test]

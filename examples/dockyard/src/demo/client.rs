@@ -3,28 +3,49 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// A head beyond this is none of this server's.
 const LONGEST_HEAD: usize = 16 * 1024;
 
+/// Where the server is to be found.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    pub(super) tls: Option<TlsConnector>,
+}
+
 /// A connection.
 pub(super) struct Client {
-    io: TcpStream,
+    io: Box<dyn Io>,
     unread: Vec<u8>,
 }
 
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 impl Client {
-    pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let io = TcpStream::connect(address).await?;
-        io.set_nodelay(true)?;
+    pub(super) async fn connect(to: &Door) -> io::Result<Self> {
+        let socket = TcpStream::connect(to.address).await?;
+        socket.set_nodelay(true)?;
+        let io: Box<dyn Io> = match &to.tls {
+            None => Box::new(socket),
+            Some(tls) => {
+                let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+                Box::new(tls.connect(name, socket).await?)
+            }
+        };
         let unread = Vec::new();
         Ok(Self { io, unread })
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.io.write_all(bytes).await
+        self.io.write_all(bytes).await?;
+        self.io.flush().await
     }
 
     /// Sends a request and reads the answer; an error once the server closes.

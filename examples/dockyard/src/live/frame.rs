@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use wharf::{ConnView, Phase};
+use wharf::{ConnView, Phase, State};
 use wharf_middleware::metrics::Snapshot;
 use wharf_middleware::sse::Event;
 
@@ -18,18 +18,20 @@ use super::{PER_CONNECTION, Shared, lock};
 
 /// Connections that a frame shows.
 const CONNECTIONS: usize = 60;
-/// Lines that a frame shows.
-const LINES: usize = 60;
 
 /// What doesn't change, in words.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
     /// Where it listens.
     pub listening: Vec<String>,
+    /// Which certificate is shown, a line or two; none without TLS.
+    pub certificate: Vec<String>,
     /// Where the blobs are.
     pub store: String,
     /// The stack, from socket to handler: a name and what it does.
     pub layers: Vec<(String, String)>,
+    /// Commands to try.
+    pub tries: [String; 3],
     /// The version of dockyard.
     pub version: &'static str,
 }
@@ -48,7 +50,9 @@ struct Frame<'a> {
     number: u64,
     up: u64,
     phase: &'static str,
+    /// Pages that watch, and the connections that carry them.
     viewers: usize,
+    watching: usize,
     /// Frames that slow viewers did without, all viewers and all time.
     lost: u64,
     rate: f64,
@@ -85,6 +89,7 @@ pub(super) struct Connection {
     id: u64,
     peer: String,
     listener: String,
+    protocol: String,
     age: u64,
     requests: u64,
     bytes_in: u64,
@@ -106,6 +111,7 @@ impl From<&ConnView> for Connection {
             id: view.info.id,
             peer: format!("{}{client}", view.info.peer),
             listener: view.info.local.to_string(),
+            protocol: protocol(view),
             age: millis(view.age),
             requests: view.requests,
             bytes_in: view.bytes_in,
@@ -114,6 +120,16 @@ impl From<&ConnView> for Connection {
             in_state: millis(view.in_state),
             request: view.request.as_ref().map(ToString::to_string),
         }
+    }
+}
+
+/// In the words of ALPN, and the version of TLS below it.
+fn protocol(view: &ConnView) -> String {
+    let http = if view.is_http2 { "h2" } else { "http/1.1" };
+    match &view.info.tls {
+        Some(tls) => format!("{http}, {}", tls.version),
+        None if view.state == State::BeforeHttp => "not known yet".to_owned(),
+        None => http.to_owned(),
     }
 }
 
@@ -166,7 +182,6 @@ pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
     let watched = &shared.watched;
     let (view, sums) = (figures.view, figures.sums);
     let report = watched.handle.report();
-    let shown = &figures.lines[figures.lines.len().saturating_sub(LINES)..];
     let states = watched.handle.counts().into_iter();
     let per_connection = &watched.tally.per_connection;
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
@@ -174,7 +189,8 @@ pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
         number: figures.number,
         up: millis(figures.counted.span()),
         phase: phase(watched.handle.phase()),
-        viewers: shared.viewers.load(Relaxed),
+        viewers: shared.viewers.pages(),
+        watching: shared.viewers.connections(),
         lost: shared.frames.missed(),
         rate: view.rate,
         quantiles: [0.5, 0.99, 0.999].map(|share| view.window.duration(share).map(micros)),
@@ -196,8 +212,8 @@ pub(super) fn event(shared: &Shared, figures: &Figures<'_>) -> Event {
         },
         time: &view.parts,
         rejects: lock(&watched.tally.rejects).clone(),
-        lines: shown,
-        lines_skipped: figures.new_lines.saturating_sub(shown.len() as u64),
+        lines: figures.lines,
+        lines_skipped: figures.new_lines.saturating_sub(figures.lines.len() as u64),
         connections: connections(watched.handle.connections()),
         store: store(shared),
     };
@@ -211,12 +227,7 @@ fn named(name: &str, data: &impl Serialize) -> Event {
 
 /// The busy ones first, then those that came last.
 fn connections(mut views: Vec<ConnView>) -> Vec<Connection> {
-    views.sort_by_key(|view| {
-        (
-            view.state == wharf::State::Idle,
-            std::cmp::Reverse(view.info.id),
-        )
-    });
+    views.sort_by_key(|view| (view.state == State::Idle, std::cmp::Reverse(view.info.id)));
     views
         .iter()
         .take(CONNECTIONS)

@@ -11,9 +11,9 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 use wharf::ConnInfo;
 use wharf_middleware::sse::Sse;
@@ -53,15 +53,12 @@ async fn page() -> Response {
     (fields, PAGE).into_response()
 }
 
-async fn frames(
-    State(live): State<Live>,
-    info: Option<Extension<ConnInfo>>,
-    fields: HeaderMap,
-) -> Response {
+async fn frames(State(live): State<Live>, asked: Parts) -> Response {
     let shared = live.shared;
-    let may_control = shared.watched.controls && is_at_home(info.as_deref(), &fields);
+    let may_control = shared.watched.controls && is_at_home(&asked);
     let hello = frame::hello(&shared, may_control.then_some(token()));
-    let events = Sse::new(Viewer::new(shared, hello)).retry(RETRY);
+    let connection = asked.extensions.get().map_or(0, |info: &ConnInfo| info.id);
+    let events = Sse::new(Viewer::new(shared, connection, hello)).retry(RETRY);
     events.into_response().map(Body::new)
 }
 
@@ -110,12 +107,11 @@ impl FromRequestParts<Live> for Allowed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Self, Problem> {
-        let info = parts.extensions.get::<ConnInfo>();
         let shows = parts
             .headers
             .get(TOKEN)
             .is_some_and(|shown| shown == token());
-        if live.shared.watched.controls && is_at_home(info, &parts.headers) && shows {
+        if live.shared.watched.controls && is_at_home(parts) && shows {
             return Ok(Self);
         }
         Err(Problem::new(
@@ -127,13 +123,17 @@ impl FromRequestParts<Live> for Allowed {
 
 /// Whether a request comes from this machine, without a proxy, and to a name that only this machine has: another
 /// site's name that leads here is none.
-fn is_at_home(info: Option<&ConnInfo>, fields: &HeaderMap) -> bool {
+fn is_at_home(asked: &Parts) -> bool {
+    let fields = &asked.headers;
+    let info = asked.extensions.get::<ConnInfo>();
     let peer = info.and_then(|info| info.peer.socket());
     let is_near = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     let is_passed_on = ["forwarded", "x-forwarded-for", "via"];
     let is_passed_on = is_passed_on.iter().any(|name| fields.contains_key(*name));
-    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
-    is_near && !is_passed_on && host.is_some_and(names_this_machine)
+    let host = || fields.get(header::HOST)?.to_str().ok();
+    // HTTP/2 has it in the target.
+    let authority = asked.uri.authority().map(|authority| authority.as_str());
+    is_near && !is_passed_on && authority.or_else(host).is_some_and(names_this_machine)
 }
 
 fn names_this_machine(host: &str) -> bool {

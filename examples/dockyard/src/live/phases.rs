@@ -20,7 +20,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use wharf::Conn;
 
-/// Depths of pipelining that are told apart: 1, 2, 3 to 4, 5 to 8, and so on.
+/// Requests of one read (pipelined, or streams side by side) that are told apart: 1, 2, 3 to 4, 5 to 8, and so on.
 pub(crate) const DEPTHS: usize = 6;
 
 tokio::task_local! {

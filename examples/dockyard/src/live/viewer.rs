@@ -1,10 +1,10 @@
 //! A page that watches: what was before it came, then the frames. It stays while the server drains, to show that, and is
 //! gone when nobody but viewers is left to wait for.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,22 +12,53 @@ use futures_core::Stream;
 use wharf::Phase;
 use wharf_middleware::sse::Subscription;
 
-use super::Shared;
+use super::{Shared, lock};
+
+/// Who watches: how many pages on which connection. HTTP/2 carries several on one.
+#[derive(Default)]
+pub(super) struct Viewers {
+    pages: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl Viewers {
+    pub(super) fn pages(&self) -> usize {
+        lock(&self.pages).values().sum()
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        lock(&self.pages).len()
+    }
+
+    fn come(&self, connection: u64) {
+        *lock(&self.pages).entry(connection).or_default() += 1;
+    }
+
+    fn leave(&self, connection: u64) {
+        let mut pages = lock(&self.pages);
+        let left = pages.get(&connection).map_or(0, |pages| pages - 1);
+        match left {
+            0 => pages.remove(&connection),
+            left => pages.insert(connection, left),
+        };
+    }
+}
 
 /// The events of one viewer.
 pub(super) struct Viewer {
     shared: Arc<Shared>,
+    connection: u64,
     hello: Option<Bytes>,
     frames: Pin<Box<Subscription>>,
 }
 
 impl Viewer {
-    pub(super) fn new(shared: Arc<Shared>, hello: Bytes) -> Self {
-        shared.viewers.fetch_add(1, Relaxed);
+    pub(super) fn new(shared: Arc<Shared>, connection: u64, hello: Bytes) -> Self {
+        shared.viewers.come(connection);
         let frames = Box::pin(shared.frames.subscribe(None));
         let hello = Some(hello);
         Self {
             shared,
+            connection,
             hello,
             frames,
         }
@@ -36,7 +67,7 @@ impl Viewer {
     /// The drain waits for nobody but those who look at it.
     fn is_last(&self) -> bool {
         let handle = &self.shared.watched.handle;
-        handle.phase() >= Phase::Draining && handle.open() <= self.shared.viewers.load(Relaxed)
+        handle.phase() >= Phase::Draining && handle.open() <= self.shared.viewers.connections()
     }
 }
 
@@ -57,6 +88,6 @@ impl Stream for Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.shared.viewers.fetch_sub(1, Relaxed);
+        self.shared.viewers.leave(self.connection);
     }
 }

@@ -98,7 +98,7 @@ impl S3 {
         };
         // Named, because a build that has two providers has no default one.
         let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .with_provider_and_webpki_roots(tokio_rustls::rustls::crypto::ring::default_provider())
             .map_err(|error| StoreError::Failed(format!("TLS to the bucket: {error}")))?;
         let connector = connector.https_or_http().enable_http1().build();
         let remote = Service {

@@ -46,6 +46,7 @@ impl Browser {
         };
         let profile = format!("--user-data-dir={}", browser._profile.path().display());
         let session = browser.command("POST", "/session", &json!({ "capabilities": { "alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "args": [
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

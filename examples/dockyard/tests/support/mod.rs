@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+use std::borrow::BorrowMut;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -18,6 +20,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Dockyard {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// What it said at its start.
+    pub(crate) banner: String,
+    errors: Arc<Mutex<String>>,
 }
 
 impl Dockyard {
@@ -34,34 +39,62 @@ impl Dockyard {
     }
 
     /// By this command; what it said if it ends instead.
-    pub(crate) fn spawn(mut command: Command) -> Result<Self, String> {
+    pub(crate) fn spawn(mut command: impl BorrowMut<Command>) -> Result<Self, String> {
         let mut child = command
+            .borrow_mut()
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let listening = line.trim().strip_prefix("listening")?;
-            listening.trim().strip_prefix("http://")?.parse().ok()
+        let mut banner = String::new();
+        let is_whole = lines.by_ref().map_while(Result::ok).any(|line| {
+            banner += &line;
+            banner += "\n";
+            line.contains("Ctrl-C")
         });
         let mut errors = child.stderr.take().unwrap();
-        let Some(address) = address else {
+        if !is_whole {
             let mut said = String::new();
             errors.read_to_string(&mut said).unwrap();
             child.wait().unwrap();
             return Err(said);
-        };
+        }
+        let listening = banner.split_once("://").expect("an address").1;
+        let address = listening.split_whitespace().next().unwrap();
+        let address = address.parse().expect("an address");
         // Whoever isn't read from stands still one day.
         std::thread::spawn(move || lines.for_each(drop));
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        let dockyard = Self { child, address };
+        let heard = Arc::<Mutex<String>>::default();
+        let ear = heard.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                *ear.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let dockyard = Self {
+            child,
+            address,
+            banner,
+            errors: heard,
+        };
         wait_until("it answers", || TcpStream::connect(address).is_ok());
         Ok(dockyard)
     }
 
+    /// What it has said on standard error since its start.
+    pub(crate) fn said(&self) -> String {
+        self.errors.lock().unwrap().clone()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.banner.contains("https://") {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// One request on a connection of its own.
@@ -149,6 +182,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap()
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.io.get_ref().local_addr().unwrap()
     }
 
     /// One that takes little before it is read from.

@@ -73,8 +73,6 @@ pub(super) struct Wire<Io> {
     eof: bool,
     /// Bytes are in the stream's own buffer (TLS).
     unflushed: bool,
-    /// A deadline has passed, and is believed if nothing has come by now.
-    is_last_look: bool,
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
     read_room: u32,
@@ -113,7 +111,6 @@ where
             now: None,
             eof: false,
             unflushed: false,
-            is_last_look: false,
             body_late: false,
             read_room: READ_LEAST,
             requests: 0,
@@ -147,10 +144,11 @@ where
             };
         }
         match self.deadline.poll(cx) {
-            Poll::Pending => self.is_last_look = false,
+            Poll::Pending => self.live.look_last(false),
             // A process that was stopped hears of its timers before its sockets: what has come in time is looked for
-            // once more, after the runtime has asked the kernel.
-            Poll::Ready(_) if !std::mem::replace(&mut self.is_last_look, true) => {
+            // once more, in the kernel itself by streams that can, after the runtime had a turn by all others.
+            Poll::Ready(_) if !self.live.is_last_look() => {
+                self.live.look_last(true);
                 let _ = pin!(tokio::task::yield_now()).poll(cx);
             }
             // The step under way tells the body's reader, whose answer still goes out.

@@ -11,6 +11,7 @@ mod accept;
 mod ends;
 mod flood;
 mod handlers;
+mod http2;
 mod idle;
 mod machine;
 mod overload;
@@ -18,6 +19,7 @@ mod restart;
 mod slow;
 mod soak;
 mod stop;
+mod tls;
 
 type Found = Result<Vec<Verdict>, Failure>;
 type Running = Pin<Box<dyn Future<Output = Found>>>;
@@ -99,6 +101,8 @@ pub(crate) fn all() -> Vec<Row> {
         }),
         Row::measures("fairness", "M12 T9", |plan| Box::pin(flood::fairness(plan))),
         Row::measures("burst", "T7", |plan| Box::pin(flood::burst(plan))),
+        Row::measures("handshakes", "T27", |plan| Box::pin(tls::handshakes(plan))),
+        Row::measures("http2-floods", "T28", |plan| Box::pin(http2::floods(plan))),
         Row::measures("panics", "M15 T18", |plan| Box::pin(handlers::panics(plan))),
         Row::measures("lies", "M16 T20 T21", |plan| Box::pin(handlers::lies(plan))),
         Row::measures("ambiguous", "M17 T25 T26", |plan| {

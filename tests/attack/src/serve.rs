@@ -19,17 +19,21 @@ use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use wharf::{Http, Limits, Listener, Server};
+use wharf::{Http, Limits, Listener, Server, Tls};
 use wharf_middleware::OverloadLayer;
 
-use crate::Failure;
+use crate::{Failure, identity};
 
 /// What `wharf-attack serve` was asked for.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ struct Options {
     max_connections: Option<usize>,
     hurry: u32,
     shed: Option<String>,
+    /// Speaks HTTP/2 too.
+    http2: bool,
+    /// Speaks TLS, with what is in that folder, and HTTP/2 too.
+    tls: Option<String>,
 }
 
 impl Options {
@@ -53,6 +61,8 @@ impl Options {
             max_connections: None,
             hurry: 1,
             shed: None,
+            http2: false,
+            tls: None,
         };
         while let Some(option) = words.next() {
             let value = words
@@ -65,6 +75,8 @@ impl Options {
                 "--max-connections" => options.max_connections = Some(value.parse()?),
                 "--hurry" => options.hurry = value.parse()?,
                 "--shed" => options.shed = Some(value),
+                "--http2" => options.http2 = value.parse()?,
+                "--tls" => (options.tls, options.http2) = (Some(value), true),
                 other => return Err(format!("no option of serve is called {other}").into()),
             }
         }
@@ -125,9 +137,25 @@ async fn wharf(options: Options) -> Result<(), Failure> {
         Some(limit) => app().layer(OverloadLayer::limit(limit.parse()?)),
     };
     announce(address);
-    let report = server
-        .serve(ServiceBuilder::new().layer(http).service(app))
-        .await?;
+    let stack = ServiceBuilder::new();
+    let report = match options.tls {
+        Some(folder) => {
+            let tls = Tls::from_pem_files(
+                format!("{folder}/certificate.pem"),
+                format!("{folder}/key.pem"),
+            )?;
+            let tls = tls
+                .with_http2()?
+                .timeout(Duration::from_secs(10) / options.hurry);
+            let stack = stack.layer(tls).layer(http.with_http2());
+            server.serve(stack.service(app)).await?
+        }
+        None if options.http2 => {
+            let stack = stack.layer(http.with_http2());
+            server.serve(stack.service(app)).await?
+        }
+        None => server.serve(stack.layer(http).service(app)).await?,
+    };
     eprintln!("{report}");
     Ok(())
 }
@@ -155,12 +183,44 @@ async fn axum(options: Options) -> Result<(), Failure> {
     };
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     announce(address);
+    if options.http2 {
+        return hyper_util(socket, app, options.tls.as_deref()).await;
+    }
     axum::serve(socket, app)
         .with_graceful_shutdown(async move {
             terminate.recv().await;
         })
         .await?;
     Ok(())
+}
+
+/// axum as its users serve it where TLS, or both protocols on one port, is asked for: its own server has neither.
+async fn hyper_util(
+    socket: tokio::net::TcpListener,
+    app: Router,
+    tls: Option<&str>,
+) -> Result<(), Failure> {
+    let tls = tls
+        .map(identity::server)
+        .transpose()?
+        .map(TlsAcceptor::from);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new());
+    loop {
+        let (io, _) = socket.accept().await?;
+        let (tls, builder) = (tls.clone(), builder.clone());
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => builder.serve_connection(TokioIo::new(io), service).await,
+                Some(tls) => {
+                    let io = TokioIo::new(tls.accept(io).await?);
+                    builder.serve_connection(io, service).await
+                }
+            }
+        });
+    }
 }
 
 fn announce(address: SocketAddr) {
@@ -229,6 +289,10 @@ fn app() -> Router {
         .route("/lie/{length}/{how}", get(lie))
         .route("/broken", get(broken))
         .route("/live", get(|| async { LIVE.load(Relaxed).to_string() }))
+        .route(
+            "/heap",
+            get(|| async { crate::HEAP.allocated().to_string() }),
+        )
         .route("/work", get(work))
         .layer(DefaultBodyLimit::disable())
 }

@@ -18,12 +18,11 @@ use super::Settings;
 use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
 use crate::conn::{CloseReason, Live, State, Told};
+use crate::limits::READ_MOST;
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
 /// short read tells the runtime without another system call that the socket is empty.
 const READ_LEAST: u32 = 4 * 1024;
-/// The room for a read of a body once reads have been filling it, as large uploads do.
-const READ_MOST: u32 = 64 * 1024;
 /// Room beyond the end of a body, for the same reason as above.
 const READ_SLACK: u64 = 256;
 /// After so many requests, or so many bytes read, in one go a connection lets others have the thread.

@@ -16,6 +16,7 @@ mod idle;
 mod machine;
 mod overload;
 mod restart;
+mod rules;
 mod slow;
 mod soak;
 mod stop;
@@ -73,6 +74,12 @@ pub(crate) fn all() -> Vec<Row> {
         Row::waits("honest-slow", "T4", |plan| Box::pin(slow::honest(plan))),
         Row::waits("sigstop", "T38", |plan| Box::pin(machine::stopped(plan))),
         Row::waits("clock", "T39", |plan| Box::pin(machine::clock(plan))),
+        Row::waits("unread", "T14", |plan| Box::pin(rules::unread(plan))),
+        Row::waits("never-ready", "T19", |plan| {
+            Box::pin(rules::never_ready(plan))
+        }),
+        Row::waits("interim", "T23", |plan| Box::pin(rules::interim(plan))),
+        Row::waits("log", "T30", |plan| Box::pin(rules::log(plan))),
         Row::measures("slow-head", "T1", |plan| Box::pin(slow::heads(plan))),
         Row::measures("idle", "T5 M1 M2 M3", |plan| Box::pin(idle::house(plan))),
         Row::measures("emfile", "M10 T6", |plan| Box::pin(accept::emfile(plan))),

@@ -30,8 +30,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::make::Shared;
 use wharf::{Http, Limits, Listener, Server, Tls};
-use wharf_middleware::OverloadLayer;
+use wharf_middleware::{AccessLog, OverloadLayer};
 
 use crate::{Failure, identity};
 
@@ -49,6 +50,10 @@ struct Options {
     http2: bool,
     /// Speaks TLS, with what is in that folder, and HTTP/2 too.
     tls: Option<String>,
+    /// The service never becomes ready.
+    never_ready: bool,
+    /// Writes an access log, to standard error.
+    log: bool,
 }
 
 impl Options {
@@ -63,6 +68,8 @@ impl Options {
             shed: None,
             http2: false,
             tls: None,
+            never_ready: false,
+            log: false,
         };
         while let Some(option) = words.next() {
             let value = words
@@ -77,6 +84,8 @@ impl Options {
                 "--shed" => options.shed = Some(value),
                 "--http2" => options.http2 = value.parse()?,
                 "--tls" => (options.tls, options.http2) = (Some(value), true),
+                "--never-ready" => options.never_ready = value.parse()?,
+                "--log" => options.log = value.parse()?,
                 other => return Err(format!("no option of serve is called {other}").into()),
             }
         }
@@ -130,9 +139,15 @@ async fn wharf(options: Options) -> Result<(), Failure> {
     if let Some(most) = options.max_connections {
         server = server.max_connections(most);
     }
-    let http = Http::new().limits(hurried(options.hurry));
+    let mut http = Http::new().limits(hurried(options.hurry));
+    let log = options
+        .log
+        .then(|| AccessLog::json().to_writer(std::io::stderr()));
+    if let Some(log) = &log {
+        http = http.on_refused(log.refused());
+    }
     let app = match options.shed.as_deref() {
-        None => app(),
+        None => logged(app(), log),
         Some("adaptive") => app().layer(OverloadLayer::adaptive()),
         Some(limit) => app().layer(OverloadLayer::limit(limit.parse()?)),
     };
@@ -154,6 +169,7 @@ async fn wharf(options: Options) -> Result<(), Failure> {
             let stack = stack.layer(http.with_http2());
             server.serve(stack.service(app)).await?
         }
+        None if options.never_ready => server.serve(stack.layer(http).service(NeverReady)).await?,
         None => server.serve(stack.layer(http).service(app)).await?,
     };
     eprintln!("{report}");
@@ -170,8 +186,11 @@ async fn axum(options: Options) -> Result<(), Failure> {
         None => tokio::net::TcpListener::bind(("127.0.0.1", options.port)).await?,
     };
     let address = socket.local_addr()?;
+    let log = options
+        .log
+        .then(|| AccessLog::json().to_writer(std::io::stderr()));
     let app = match options.shed.as_deref() {
-        None => app(),
+        None => logged(app(), log),
         Some(limit) => app().layer(
             ServiceBuilder::new()
                 .layer(HandleErrorLayer::new(|_| async {
@@ -183,6 +202,10 @@ async fn axum(options: Options) -> Result<(), Failure> {
     };
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     announce(address);
+    if options.never_ready {
+        axum::serve(socket, Shared::new(NeverReady)).await?;
+        return Ok(());
+    }
     if options.http2 {
         return hyper_util(socket, app, options.tls.as_deref()).await;
     }
@@ -225,6 +248,31 @@ async fn hyper_util(
 
 fn announce(address: SocketAddr) {
     println!("listening {address} as {}", std::process::id());
+}
+
+fn logged(app: Router, log: Option<AccessLog>) -> Router {
+    match log {
+        Some(log) => app.layer(log),
+        None => app,
+    }
+}
+
+/// A service that has no room, and never will.
+#[derive(Clone)]
+struct NeverReady;
+
+impl<B> tower::Service<http::Request<B>> for NeverReady {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: http::Request<B>) -> Self::Future {
+        std::future::pending()
+    }
 }
 
 /// The defaults in a world that goes faster: where the time of a row is a deadline's, and nothing else.
@@ -288,6 +336,7 @@ fn app() -> Router {
         .route("/panic", get(panics))
         .route("/lie/{length}/{how}", get(lie))
         .route("/broken", get(broken))
+        .route("/switch", get(|| async { StatusCode::SWITCHING_PROTOCOLS }))
         .route("/live", get(|| async { LIVE.load(Relaxed).to_string() }))
         .route(
             "/heap",

@@ -297,7 +297,7 @@ where
         (self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES) && self.has_input()
     }
 
-    /// A long answer has had its share of the thread: whoever sees this wakes itself and waits.
+    /// A long answer has had its share of the thread: whoever sees this yields.
     pub(super) fn has_written_its_share(&self) -> bool {
         self.bytes_written >= FAIR_WRITTEN
     }

@@ -35,26 +35,28 @@ async fn pour(client: &mut Client, bytes: &[u8], most: usize) -> usize {
     sent
 }
 
-/// How many bytes the socket of that address, on this machine, has been given that its peer's hasn't taken.
-fn unsent(own: SocketAddr) -> Result<usize, Failure> {
-    let SocketAddr::V4(own) = own else {
-        return Err("not IPv4".into());
-    };
+/// How many bytes a connection of this machine has been given that its peer's kernel hasn't taken.
+fn unsent(own: SocketAddr, peer: SocketAddr) -> Result<usize, Failure> {
     // As the kernel writes it: the address in its own order, in hexadecimal.
-    let name = format!(
-        "{:08X}:{:04X}",
-        u32::from_ne_bytes(own.ip().octets()),
-        own.port()
-    );
+    let named = |address| match address {
+        SocketAddr::V4(address) => {
+            let host = u32::from_ne_bytes(address.ip().octets());
+            Ok(format!("{host:08X}:{:04X}", address.port()))
+        }
+        SocketAddr::V6(_) => Err("not IPv4"),
+    };
+    let ends = format!("{} {}", named(own)?, named(peer)?);
     let table = std::fs::read_to_string("/proc/net/tcp")?;
-    let line = table.lines().find_map(|line| {
-        let mut columns = line.split_whitespace().skip(1);
-        (columns.next()? == name).then(|| columns.nth(2))?
-    });
-    let queue = line
-        .and_then(|queues| queues.split(':').next())
-        .ok_or("the socket isn't there")?;
-    Ok(usize::from_str_radix(queue, 16)?)
+    let line = table
+        .lines()
+        .find_map(|line| line.split_once(&ends).map(|(_, rest)| rest));
+    // The state, and then what waits to be sent and to be read.
+    let queues = line.and_then(|rest| rest.split_whitespace().nth(1));
+    let queue = queues.and_then(|queues| queues.split(':').next());
+    Ok(usize::from_str_radix(
+        queue.ok_or("the socket isn't there")?,
+        16,
+    )?)
 }
 
 /// M4, M5, T8: requests without end from clients that read no answer.
@@ -77,7 +79,7 @@ pub(super) async fn pipelining(plan: Plan) -> Found {
         let busy = 100.0 * seconds(child.cpu()? - cpu) / seconds(begun.elapsed());
         let (mut taken, mut whole) = (0, 0);
         for (client, sent) in &flood {
-            let waits = unsent(client.stream.local_addr()?)?;
+            let waits = unsent(client.stream.local_addr()?, child.address)?;
             taken = taken.max(sent.saturating_sub(waits));
             whole = whole.max(*sent);
         }

@@ -170,7 +170,9 @@ async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 
 /// One request after the other on one connection: how long each took.
 async fn polite(address: SocketAddr, count: usize) -> Result<Vec<Duration>, Failure> {
-    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await?).await?;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (client, connection) = h2::client::handshake(stream).await?;
     let connection = tokio::spawn(connection);
     let mut client = client.ready().await?;
     let mut times = Vec::with_capacity(count);

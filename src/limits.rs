@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+/// The room for one read of a body once reads have been filling it, as large uploads do.
+pub(crate) const READ_MOST: u32 = 64 * 1024;
+
 /// What a connection may cost. `Limits::default()` is meant for the open internet.
 ///
 /// ```
@@ -115,6 +118,38 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most bytes that HTTP/1 holds for one connection at a time, whatever its peer does:
+    ///
+    /// | bytes | what for |
+    /// |---|---|
+    /// | 8 KiB | the connection, its facts and its timer; half of it is used, and all that a silent or idle one holds |
+    /// | 2 × `head_bytes` | the head, in a buffer that doubles; the request's fields are slices of it |
+    /// | 160 × `header_fields` | the map of its fields |
+    /// | 128 KiB | of the request's body the piece that is read into and the one that waits for the handler, 64 KiB each, once a fast upload fills them; 4 KiB each until then |
+    /// | `write_buffer_bytes` | responses that are owed |
+    ///
+    /// With the defaults 280 KiB, and 152 KiB where no body is sent; what connections hold on average under attack is far
+    /// less, because no peer can be in all phases at once. Times `max_connections`, it is what HTTP/1 needs at most. To be
+    /// added is what isn't HTTP's: what handlers hold, the one piece of a response body by which `write_buffer_bytes` may be
+    /// exceeded, TLS, and the kernel's own buffers. For HTTP/2 it is `http2_connection_window` and `http2_streams` ×
+    /// (`http2_header_list_bytes` + `write_buffer_bytes`) instead of the rest.
+    ///
+    /// ```
+    /// use wharf::Limits;
+    ///
+    /// let limits = Limits { head_bytes: 8 * 1024, write_buffer_bytes: 16 * 1024, ..Limits::default() };
+    /// assert!(limits.connection_bytes() < 184 * 1024);
+    /// ```
+    pub fn connection_bytes(&self) -> usize {
+        const FIXED: usize = 8 * 1024;
+        const FIELD: usize = 160;
+        FIXED
+            + 2 * self.head_bytes
+            + FIELD * self.header_fields
+            + 2 * READ_MOST as usize
+            + self.write_buffer_bytes
+    }
+
     /// Says whether a server can work with these values. [`Http`](crate::Http) asks this before it serves.
     ///
     /// # Errors

@@ -129,6 +129,8 @@ pub(crate) struct Live {
     by: AtomicU8,
     /// The stream is to be reset when it is dropped, so that a cut response can't look complete.
     aborted: AtomicBool,
+    /// A deadline has passed, and is believed if nothing has come by now.
+    is_last_look: AtomicBool,
     /// The waker in the inbox is the HTTP connection's.
     is_watched: AtomicBool,
     /// Somebody may send interim responses; without that nobody looks for mail.
@@ -201,6 +203,7 @@ impl Live {
             told: AtomicU8::new(Told::Nothing as u8),
             by: AtomicU8::new(By::Shutdown as u8),
             aborted: AtomicBool::new(false),
+            is_last_look: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             expects_mail: AtomicBool::new(false),
             inbox: Mutex::default(),
@@ -406,6 +409,18 @@ impl Live {
     /// Dropping the stream is to reset it.
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Relaxed)
+    }
+
+    /// Whether from now on the stream asks the kernel itself, because a deadline has passed.
+    #[inline]
+    pub(crate) fn look_last(&self, last: bool) {
+        self.is_last_look.store(last, Relaxed);
+    }
+
+    /// The stream is to ask the kernel for what the runtime hasn't heard of.
+    #[inline]
+    pub(crate) fn is_last_look(&self) -> bool {
+        self.is_last_look.load(Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {

@@ -1,7 +1,7 @@
 //! The response on its way out: the one place that decides whether the connection goes on, and the body behind the
 //! head, as there is room for it. Knows no framing (the codec's) and no waiting (the connection's).
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -155,7 +155,7 @@ where
                 return Poll::Pending;
             }
             if self.wire.has_written_its_share() {
-                cx.waker().wake_by_ref();
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }
             // A body that has given all it declared, and doesn't say that it ends, is asked once more: it may go on,

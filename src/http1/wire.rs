@@ -18,12 +18,11 @@ use super::Settings;
 use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
 use crate::conn::{CloseReason, Live, State, Told};
+use crate::limits::READ_MOST;
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
 /// short read tells the runtime without another system call that the socket is empty.
 const READ_LEAST: u32 = 4 * 1024;
-/// The room for a read of a body once reads have been filling it, as large uploads do.
-const READ_MOST: u32 = 64 * 1024;
 /// Room beyond the end of a body, for the same reason as above.
 const READ_SLACK: u64 = 256;
 /// After so many requests, or so many bytes read, in one go a connection lets others have the thread.
@@ -73,8 +72,6 @@ pub(super) struct Wire<Io> {
     eof: bool,
     /// Bytes are in the stream's own buffer (TLS).
     unflushed: bool,
-    /// A deadline has passed, and is believed if nothing has come by now.
-    is_last_look: bool,
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
     read_room: u32,
@@ -113,7 +110,6 @@ where
             now: None,
             eof: false,
             unflushed: false,
-            is_last_look: false,
             body_late: false,
             read_room: READ_LEAST,
             requests: 0,
@@ -147,10 +143,11 @@ where
             };
         }
         match self.deadline.poll(cx) {
-            Poll::Pending => self.is_last_look = false,
+            Poll::Pending => self.live.look_last(false),
             // A process that was stopped hears of its timers before its sockets: what has come in time is looked for
-            // once more, after the runtime has asked the kernel.
-            Poll::Ready(_) if !std::mem::replace(&mut self.is_last_look, true) => {
+            // once more, in the kernel itself by streams that can, after the runtime had a turn by all others.
+            Poll::Ready(_) if !self.live.is_last_look() => {
+                self.live.look_last(true);
                 let _ = pin!(tokio::task::yield_now()).poll(cx);
             }
             // The step under way tells the body's reader, whose answer still goes out.
@@ -300,7 +297,7 @@ where
         (self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES) && self.has_input()
     }
 
-    /// A long answer has had its share of the thread: whoever sees this wakes itself and waits.
+    /// A long answer has had its share of the thread: whoever sees this yields.
     pub(super) fn has_written_its_share(&self) -> bool {
         self.bytes_written >= FAIR_WRITTEN
     }

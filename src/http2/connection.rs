@@ -469,7 +469,16 @@ where
         }
         self.show(half);
         match self.poll_late(cx, half, writing) {
-            Poll::Pending => Park::Wait,
+            Poll::Pending => {
+                self.around.live.look_last(false);
+                Park::Wait
+            }
+            // As in HTTP/1: what has come in time is looked for once more.
+            Poll::Ready(_) if !self.around.live.is_last_look() => {
+                self.around.live.look_last(true);
+                self.wakes.wake_connection_later(cx.waker());
+                Park::Wait
+            }
             Poll::Ready(late) => self.be_late(late),
         }
     }

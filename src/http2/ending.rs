@@ -168,6 +168,6 @@ where
             _ => return Poll::Ready(()),
         }
     }
-    cx.waker().wake_by_ref();
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
     Poll::Pending
 }

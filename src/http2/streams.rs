@@ -1,7 +1,7 @@
 //! The streams under way, each polled when it was woken, within the connection's own task: no task a stream, and none for
 //! what is answered at once. Knows nothing of HTTP.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -48,7 +48,7 @@ impl Wakes {
     /// The connection is to be polled after others have had the thread.
     pub(super) fn wake_connection_later(&self, task: &Waker) {
         self.lock().is_deferred = true;
-        task.wake_by_ref();
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(task));
     }
 
     /// The task is about to wait; `false`: somebody was woken.

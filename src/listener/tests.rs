@@ -1,7 +1,9 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::Waker;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -311,4 +313,39 @@ async fn a_socket_that_others_have_too_goes_on_taking_connections() {
     drop(open);
     let _client = std::net::TcpStream::connect(address).unwrap();
     shared.accept().unwrap();
+}
+
+/// As after a stop of the process: the kernel has what the runtime hasn't heard of.
+#[tokio::test]
+async fn a_last_look_asks_the_kernel_itself() {
+    let listener = Listener::tcp("127.0.0.1:0").unwrap();
+    let mut client = std::net::TcpStream::connect(socket(&listener)).unwrap();
+    let open = listener.open().unwrap();
+    let Accepted { io, live, .. } = poll_fn(|cx| open.poll_accept(cx)).await.unwrap();
+    let mut io = pin!(io);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut bytes = [0; 8];
+    let mut into = ReadBuf::new(&mut bytes);
+
+    assert!(io.as_mut().poll_read(&mut cx, &mut into).is_pending());
+    client.write_all(b"in time").unwrap();
+    assert!(io.as_mut().poll_read(&mut cx, &mut into).is_pending());
+    live.look_last(true);
+    assert!(io.as_mut().poll_read(&mut cx, &mut into).is_ready());
+    assert_eq!(into.filled(), b"in time");
+    assert!(io.as_mut().poll_read(&mut cx, &mut into).is_pending());
+
+    live.look_last(false);
+    tokio::task::yield_now().await;
+    let piece = [b'x'; 64 * 1024];
+    while io.as_mut().poll_write(&mut cx, &piece).is_ready() {}
+    client
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    while client.read(&mut [0; 64 * 1024]).is_ok_and(|read| read > 0) {}
+    assert!(io.as_mut().poll_write(&mut cx, &piece).is_pending());
+    live.look_last(true);
+    assert!(io.as_mut().poll_write(&mut cx, &piece).is_ready());
+    let slices = [io::IoSlice::new(&piece)];
+    assert!(io.as_mut().poll_write_vectored(&mut cx, &slices).is_ready());
 }

@@ -11,13 +11,16 @@ mod accept;
 mod ends;
 mod flood;
 mod handlers;
+mod http2;
 mod idle;
 mod machine;
 mod overload;
 mod restart;
+mod rules;
 mod slow;
 mod soak;
 mod stop;
+mod tls;
 
 type Found = Result<Vec<Verdict>, Failure>;
 type Running = Pin<Box<dyn Future<Output = Found>>>;
@@ -71,6 +74,12 @@ pub(crate) fn all() -> Vec<Row> {
         Row::waits("honest-slow", "T4", |plan| Box::pin(slow::honest(plan))),
         Row::waits("sigstop", "T38", |plan| Box::pin(machine::stopped(plan))),
         Row::waits("clock", "T39", |plan| Box::pin(machine::clock(plan))),
+        Row::waits("unread", "T14", |plan| Box::pin(rules::unread(plan))),
+        Row::waits("never-ready", "T19", |plan| {
+            Box::pin(rules::never_ready(plan))
+        }),
+        Row::waits("interim", "T23", |plan| Box::pin(rules::interim(plan))),
+        Row::waits("log", "T30", |plan| Box::pin(rules::log(plan))),
         Row::measures("slow-head", "T1", |plan| Box::pin(slow::heads(plan))),
         Row::measures("idle", "T5 M1 M2 M3", |plan| Box::pin(idle::house(plan))),
         Row::measures("emfile", "M10 T6", |plan| Box::pin(accept::emfile(plan))),
@@ -99,6 +108,8 @@ pub(crate) fn all() -> Vec<Row> {
         }),
         Row::measures("fairness", "M12 T9", |plan| Box::pin(flood::fairness(plan))),
         Row::measures("burst", "T7", |plan| Box::pin(flood::burst(plan))),
+        Row::measures("handshakes", "T27", |plan| Box::pin(tls::handshakes(plan))),
+        Row::measures("http2-floods", "T28", |plan| Box::pin(http2::floods(plan))),
         Row::measures("panics", "M15 T18", |plan| Box::pin(handlers::panics(plan))),
         Row::measures("lies", "M16 T20 T21", |plan| Box::pin(handlers::lies(plan))),
         Row::measures("ambiguous", "M17 T25 T26", |plan| {

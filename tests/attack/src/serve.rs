@@ -19,17 +19,22 @@ use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use wharf::{Http, Limits, Listener, Server};
-use wharf_middleware::OverloadLayer;
+use tower::make::Shared;
+use wharf::{Http, Limits, Listener, Server, Tls};
+use wharf_middleware::{AccessLog, OverloadLayer};
 
-use crate::Failure;
+use crate::{Failure, identity};
 
 /// What `wharf-attack serve` was asked for.
 #[derive(Debug)]
@@ -41,6 +46,14 @@ struct Options {
     max_connections: Option<usize>,
     hurry: u32,
     shed: Option<String>,
+    /// Speaks HTTP/2 too.
+    http2: bool,
+    /// Speaks TLS, with what is in that folder, and HTTP/2 too.
+    tls: Option<String>,
+    /// The service never becomes ready.
+    never_ready: bool,
+    /// Writes an access log, to standard error.
+    log: bool,
 }
 
 impl Options {
@@ -53,6 +66,10 @@ impl Options {
             max_connections: None,
             hurry: 1,
             shed: None,
+            http2: false,
+            tls: None,
+            never_ready: false,
+            log: false,
         };
         while let Some(option) = words.next() {
             let value = words
@@ -65,6 +82,10 @@ impl Options {
                 "--max-connections" => options.max_connections = Some(value.parse()?),
                 "--hurry" => options.hurry = value.parse()?,
                 "--shed" => options.shed = Some(value),
+                "--http2" => options.http2 = value.parse()?,
+                "--tls" => (options.tls, options.http2) = (Some(value), true),
+                "--never-ready" => options.never_ready = value.parse()?,
+                "--log" => options.log = value.parse()?,
                 other => return Err(format!("no option of serve is called {other}").into()),
             }
         }
@@ -118,16 +139,39 @@ async fn wharf(options: Options) -> Result<(), Failure> {
     if let Some(most) = options.max_connections {
         server = server.max_connections(most);
     }
-    let http = Http::new().limits(hurried(options.hurry));
+    let mut http = Http::new().limits(hurried(options.hurry));
+    let log = options
+        .log
+        .then(|| AccessLog::json().to_writer(std::io::stderr()));
+    if let Some(log) = &log {
+        http = http.on_refused(log.refused());
+    }
     let app = match options.shed.as_deref() {
-        None => app(),
+        None => logged(app(), log),
         Some("adaptive") => app().layer(OverloadLayer::adaptive()),
         Some(limit) => app().layer(OverloadLayer::limit(limit.parse()?)),
     };
     announce(address);
-    let report = server
-        .serve(ServiceBuilder::new().layer(http).service(app))
-        .await?;
+    let stack = ServiceBuilder::new();
+    let report = match options.tls {
+        Some(folder) => {
+            let tls = Tls::from_pem_files(
+                format!("{folder}/certificate.pem"),
+                format!("{folder}/key.pem"),
+            )?;
+            let tls = tls
+                .with_http2()?
+                .timeout(Duration::from_secs(10) / options.hurry);
+            let stack = stack.layer(tls).layer(http.with_http2());
+            server.serve(stack.service(app)).await?
+        }
+        None if options.http2 => {
+            let stack = stack.layer(http.with_http2());
+            server.serve(stack.service(app)).await?
+        }
+        None if options.never_ready => server.serve(stack.layer(http).service(NeverReady)).await?,
+        None => server.serve(stack.layer(http).service(app)).await?,
+    };
     eprintln!("{report}");
     Ok(())
 }
@@ -142,8 +186,11 @@ async fn axum(options: Options) -> Result<(), Failure> {
         None => tokio::net::TcpListener::bind(("127.0.0.1", options.port)).await?,
     };
     let address = socket.local_addr()?;
+    let log = options
+        .log
+        .then(|| AccessLog::json().to_writer(std::io::stderr()));
     let app = match options.shed.as_deref() {
-        None => app(),
+        None => logged(app(), log),
         Some(limit) => app().layer(
             ServiceBuilder::new()
                 .layer(HandleErrorLayer::new(|_| async {
@@ -155,6 +202,13 @@ async fn axum(options: Options) -> Result<(), Failure> {
     };
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     announce(address);
+    if options.never_ready {
+        axum::serve(socket, Shared::new(NeverReady)).await?;
+        return Ok(());
+    }
+    if options.http2 {
+        return hyper_util(socket, app, options.tls.as_deref()).await;
+    }
     axum::serve(socket, app)
         .with_graceful_shutdown(async move {
             terminate.recv().await;
@@ -163,8 +217,62 @@ async fn axum(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// axum as its users serve it where TLS, or both protocols on one port, is asked for: its own server has neither.
+async fn hyper_util(
+    socket: tokio::net::TcpListener,
+    app: Router,
+    tls: Option<&str>,
+) -> Result<(), Failure> {
+    let tls = tls
+        .map(identity::server)
+        .transpose()?
+        .map(TlsAcceptor::from);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new());
+    loop {
+        let (io, _) = socket.accept().await?;
+        let (tls, builder) = (tls.clone(), builder.clone());
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => builder.serve_connection(TokioIo::new(io), service).await,
+                Some(tls) => {
+                    let io = TokioIo::new(tls.accept(io).await?);
+                    builder.serve_connection(io, service).await
+                }
+            }
+        });
+    }
+}
+
 fn announce(address: SocketAddr) {
     println!("listening {address} as {}", std::process::id());
+}
+
+fn logged(app: Router, log: Option<AccessLog>) -> Router {
+    match log {
+        Some(log) => app.layer(log),
+        None => app,
+    }
+}
+
+/// A service that has no room, and never will.
+#[derive(Clone)]
+struct NeverReady;
+
+impl<B> tower::Service<http::Request<B>> for NeverReady {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: http::Request<B>) -> Self::Future {
+        std::future::pending()
+    }
 }
 
 /// The defaults in a world that goes faster: where the time of a row is a deadline's, and nothing else.
@@ -228,7 +336,12 @@ fn app() -> Router {
         .route("/panic", get(panics))
         .route("/lie/{length}/{how}", get(lie))
         .route("/broken", get(broken))
+        .route("/switch", get(|| async { StatusCode::SWITCHING_PROTOCOLS }))
         .route("/live", get(|| async { LIVE.load(Relaxed).to_string() }))
+        .route(
+            "/heap",
+            get(|| async { crate::HEAP.allocated().to_string() }),
+        )
         .route("/work", get(work))
         .layer(DefaultBodyLimit::disable())
 }

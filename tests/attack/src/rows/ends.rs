@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
@@ -144,7 +144,13 @@ pub(super) async fn aborts(plan: Plan) -> Found {
                 .parse::<usize>()
                 .map_err(|_| io::Error::from(ErrorKind::InvalidData))
         };
+        let begun = Instant::now();
         while live().await? < count {
+            // Handlers that end by themselves are never all there.
+            if begun.elapsed() > SOON / 2 {
+                let begun = live().await?;
+                return Err(format!("only {begun} of {count} handlers began").into());
+            }
             sleep(Duration::from_millis(5)).await;
         }
         clients.into_iter().try_for_each(Client::reset)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderName;
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
+use wharf::Limits;
 
 use super::Found;
 use crate::Failure;
@@ -144,22 +145,24 @@ fn date_error(date: Option<&str>, jump: i64) -> Result<f64, Failure> {
     Ok((since(said)? - since(SystemTime::now())? - jump as f64).abs())
 }
 
-/// What the protocol layer may hold for a connection, whatever its peer does.
+/// What connections may hold on average in the protocol layer, whatever their peers do; one alone may hold what
+/// [`Limits::connection_bytes`] says.
 const KIB_PER_CONNECTION: f64 = 96.0;
 
-/// T40: all attacks at once, against the published bound.
-pub(super) async fn memory(plan: Plan) -> Found {
-    let each_kind = plan.of(100, 30);
+/// What a peer sends, reading nothing, to make its connection hold much.
+fn hungry() -> [(&'static str, Vec<u8>); 9] {
     let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "x".repeat(30_000));
     let upload = [&post("/swallow", 1 << 30)[..], &[b'x'; 60_000]].concat();
+    let echo = [&post("/echo", 1 << 30)[..], &vec![b'x'; 8 << 20]].concat();
     let trailers = format!(
         "POST /swallow HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: {}",
         "y".repeat(4_000)
     );
-    let attacks: [(&str, Vec<u8>); 8] = [
-        ("silent", Vec::new()),
+    [
+        ("silence", Vec::new()),
         ("a head that doesn't end", head.into_bytes()),
         ("an upload that stalls", upload),
+        ("an upload that is echoed", echo),
         ("trailers that don't end", trailers.into_bytes()),
         ("a large answer that isn't read", get("/big/1073741824")),
         ("pipelining, small", get("/").repeat(30_000)),
@@ -168,56 +171,90 @@ pub(super) async fn memory(plan: Plan) -> Found {
             "a handler that takes its time, and more behind it",
             get("/sleep/60000").repeat(2_000),
         ),
-    ];
+    ]
+}
+
+/// T40: all attacks at once, and each alone, against the published bounds.
+pub(super) async fn memory(plan: Plan) -> Found {
+    let each_kind = plan.of(100, 30);
+    let attacks = hungry();
     let connections = each_kind * attacks.len();
-    let (wharf, axum) = in_turn(async |kind| {
-        let child = Start::of(kind).start()?;
-        crowd(50, async |_| {
-            crate::client::ask_once(child.address, &get("/")).await
-        })
-        .await?;
-        let memory = child.memory_kib()?;
-        let mut most = 0.0_f64;
-        let watch = async {
-            loop {
-                most = most.max(child.memory_kib()? - memory);
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let attack = async {
-            let all = crowd(connections, async |number| {
-                Client::connect_from(number, child.address).await
-            })
-            .await?;
-            let all = all.into_iter().enumerate();
-            let held = each(all, async |(number, mut client)| {
-                let (_, bytes) = &attacks[number % attacks.len()];
-                // Whoever isn't read any more holds what it has sent.
-                let _ = timeout(Duration::from_secs(3), client.send(bytes)).await;
-                client
-            })
-            .await;
-            sleep(Duration::from_secs(1)).await;
-            drop(held);
-            Ok::<_, Failure>(())
-        };
-        tokio::select! {
-            end = watch => { let end: Result<(), Failure> = end; end? }
-            end = attack => end?,
-        }
-        Ok(most / connections as f64)
-    })
-    .await?;
-    Ok(vec![
+    let attacks: Vec<_> = attacks
+        .iter()
+        .map(|(what, bytes)| (*what, &bytes[..]))
+        .collect();
+    let (wharf, axum) = in_turn(async |kind| most_held(kind, connections, &attacks).await).await?;
+    let mut verdicts = vec![
         Verdict::new(
             "T40",
-            format!("{connections} connections with 8 attacks at once: most memory for each"),
+            format!(
+                "{connections} connections with {} attacks at once: most memory for each",
+                attacks.len()
+            ),
             "KiB",
             wharf,
         )
         .axum(axum)
         .at_most(1.2 * KIB_PER_CONNECTION),
-    ])
+    ];
+    let formula = Limits::default().connection_bytes() as f64 / 1024.0;
+    for attack in attacks.iter().filter(|_| !plan.quick) {
+        let (wharf, axum) =
+            in_turn(async |kind| most_held(kind, each_kind, &[*attack]).await).await?;
+        let what = format!(
+            "{each_kind} connections with {}: most memory for each",
+            attack.0
+        );
+        verdicts.push(
+            Verdict::new("T40", what, "KiB", wharf)
+                .axum(axum)
+                .at_most(1.2 * formula),
+        );
+    }
+    Ok(verdicts)
+}
+
+/// The most memory for each of so many connections, each with one of the attacks, in KiB.
+async fn most_held(
+    kind: Kind,
+    connections: usize,
+    attacks: &[(&str, &[u8])],
+) -> Result<f64, Failure> {
+    let child = Start::of(kind).start()?;
+    crowd(50, async |_| {
+        crate::client::ask_once(child.address, &get("/")).await
+    })
+    .await?;
+    let memory = child.memory_kib()?;
+    let mut most = 0.0_f64;
+    let watch = async {
+        loop {
+            most = most.max(child.memory_kib()? - memory);
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let attack = async {
+        let all = crowd(connections, async |number| {
+            Client::connect_from(number, child.address).await
+        })
+        .await?;
+        let all = all.into_iter().enumerate();
+        let held = each(all, async |(number, mut client)| {
+            let (_, bytes) = attacks[number % attacks.len()];
+            // Whoever isn't read any more holds what it has sent.
+            let _ = timeout(Duration::from_secs(3), client.send(bytes)).await;
+            client
+        })
+        .await;
+        sleep(Duration::from_secs(1)).await;
+        drop(held);
+        Ok::<_, Failure>(())
+    };
+    tokio::select! {
+        end = watch => { let end: Result<(), Failure> = end; end? }
+        end = attack => end?,
+    }
+    Ok(most / connections as f64)
 }
 
 /// T43: a head that comes in single bytes: four times as long, it may cost four times as much, not sixteen times.

@@ -16,7 +16,7 @@ use crate::verdict::{Seen, Verdict};
 
 /// Sends `drip` again and again, once a second of the usual deadlines, until the server ends the connection: when that
 /// was, and what it said.
-async fn until_closed(
+pub(super) async fn until_closed(
     mut client: Client,
     drip: Option<u8>,
     plan: Plan,
@@ -46,7 +46,11 @@ async fn until_closed(
 }
 
 /// The connection whose end was farthest from `target`; none may stay open.
-fn farthest(ends: &[(Option<Duration>, Vec<u8>)], target: f64, patience: Duration) -> Seen {
+pub(super) fn farthest(
+    ends: &[(Option<Duration>, Vec<u8>)],
+    target: f64,
+    patience: Duration,
+) -> Seen {
     let mut farthest = target;
     for (end, _) in ends {
         let Some(end) = end.map(seconds) else {

@@ -38,8 +38,16 @@ pub(super) async fn soak(plan: Plan) -> Found {
         ..verdict
     };
     let what = |text: &str| format!("{} good requests among bad ones: {text}", wharf.seen.right);
-    let slope =
-        Verdict::new("T41", what("memory grows by"), "MiB/min", wharf.slope).axum(axum.slope);
+    // Seconds say nothing about a slope.
+    let grows = |text: &str, of: fn(&Slopes) -> f64| {
+        let slope = Verdict::new("T41", what(text), "MiB/min", of(&wharf.slopes));
+        let slope = slope.axum(of(&axum.slopes));
+        scaled(if plan.quick {
+            slope
+        } else {
+            slope.at_most(0.1)
+        })
+    };
     Ok(vec![
         scaled(
             Verdict::new("T41", what("wrong bodies"), "", wharf.seen.wrong)
@@ -51,12 +59,8 @@ pub(super) async fn soak(plan: Plan) -> Found {
                 .axum(axum.seen.lost)
                 .at_most(0.0),
         ),
-        // Seconds say nothing about a slope.
-        scaled(if plan.quick {
-            slope
-        } else {
-            slope.at_most(0.1)
-        }),
+        grows("resident memory grows by", |slopes| slopes.resident),
+        grows("heap in use grows by", |slopes| slopes.in_use),
         scaled(
             Verdict::new(
                 "T41",
@@ -77,7 +81,7 @@ pub(super) async fn soak(plan: Plan) -> Found {
 
 struct Outcome {
     seen: Seen,
-    slope: f64,
+    slopes: Slopes,
     descriptors: usize,
     handlers: usize,
 }
@@ -126,7 +130,7 @@ async fn run(kind: Kind, time: Duration) -> Result<Outcome, Failure> {
     bad.spawn(abort(address, end));
     bad.spawn(panic(address, end));
     bad.spawn(pipeline(address, end));
-    let slope = watch(&child, end).await?;
+    let slopes = watch(&child, end).await?;
     let mut seen = Seen::default();
     while let Some(one) = good.join_next().await {
         let one = one?;
@@ -145,32 +149,49 @@ async fn run(kind: Kind, time: Duration) -> Result<Outcome, Failure> {
     let live = crate::client::ask_once(address, &get("/live")).await?;
     Ok(Outcome {
         seen,
-        slope,
+        slopes,
         descriptors,
         handlers: String::from_utf8_lossy(&live.body).parse()?,
     })
 }
 
-/// Samples the memory until the end: MiB a minute, by least squares, after a fifth of the time for warming up.
-async fn watch(child: &Child, end: Instant) -> Result<f64, Failure> {
+/// How memory grows, MiB a minute. What is in use is what the server holds; what is resident is that, the allocator's
+/// holes, which come and go in steps of a megabyte, and the program.
+#[derive(Debug, Clone, Copy)]
+struct Slopes {
+    resident: f64,
+    in_use: f64,
+}
+
+/// Samples the memory until the end, after a fifth of the time for warming up.
+async fn watch(child: &Child, end: Instant) -> Result<Slopes, Failure> {
     let begun = Instant::now();
     let warm = (end - begun) / 5;
-    let mut samples = Vec::new();
+    let (mut resident, mut in_use) = (Vec::new(), Vec::new());
     while Instant::now() < end {
         sleep(Duration::from_millis(500)).await;
         if begun.elapsed() > warm {
-            samples.push((
-                begun.elapsed().as_secs_f64() / 60.0,
-                child.memory_kib()? / 1024.0,
-            ));
+            let minutes = begun.elapsed().as_secs_f64() / 60.0;
+            let heap = crate::client::ask_once(child.address, &get("/heap")).await?;
+            let heap: f64 = String::from_utf8_lossy(&heap.body).parse()?;
+            resident.push((minutes, child.memory_kib()? / 1024.0));
+            in_use.push((minutes, heap / f64::from(1 << 20)));
         }
     }
+    Ok(Slopes {
+        resident: slope(&resident),
+        in_use: slope(&in_use),
+    })
+}
+
+/// By least squares.
+fn slope(samples: &[(f64, f64)]) -> f64 {
     let count = samples.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| samples.iter().map(of).sum::<f64>() / count;
     let (x, y) = (mean(|sample| sample.0), mean(|sample| sample.1));
     let both: f64 = samples.iter().map(|(at, mib)| (at - x) * (mib - y)).sum();
     let spread: f64 = samples.iter().map(|(at, _)| (at - x).powi(2)).sum();
-    Ok(both / spread)
+    both / spread
 }
 
 /// Bytes that differ for each seed.

@@ -1,0 +1,82 @@
+//! A request as a server took it: what is compared. Only a request whose body came to its end is one.
+
+use std::fmt;
+
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+
+/// Method, target and content of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// As it was sent.
+    pub method: String,
+    /// In origin form where it can be: servers differ in whether they show an absolute target as it was sent, and what is
+    /// compared is the resource.
+    pub target: String,
+    /// The content's length in bytes.
+    pub length: usize,
+    /// The content's SHA-256 in hexadecimal.
+    pub digest: String,
+}
+
+impl Request {
+    /// A request with that content.
+    pub fn new(method: &str, target: &str, content: &[u8]) -> Self {
+        Self {
+            method: method.to_owned(),
+            target: origin_form(target),
+            length: content.len(),
+            digest: hex(&Sha256::digest(content)),
+        }
+    }
+
+    /// Reads a request to its end; `None` if its body is broken or cut.
+    pub(crate) async fn read<B>(request: http::Request<B>) -> Option<Self>
+    where
+        B: http_body::Body,
+    {
+        let (head, body) = request.into_parts();
+        let content = body.collect().await.ok()?.to_bytes();
+        Some(Self::new(
+            head.method.as_str(),
+            &head.uri.to_string(),
+            &content,
+        ))
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", shortened(&self.method), shortened(&self.target))?;
+        match self.length {
+            0 => Ok(()),
+            length => write!(f, " {length}:{}", &self.digest[..6]),
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((at, _)) => format!("{}… ({})", &text[..at], text.len()),
+        None => text.to_owned(),
+    }
+}
+
+/// Path and query of an absolute target, any other as it is (RFC 9112 section 3.2, RFC 9110 section 4.2.3).
+pub(crate) fn origin_form(target: &str) -> String {
+    let Some((scheme, rest)) = target.split_once("://") else {
+        return target.to_owned();
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return target.to_owned();
+    }
+    match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => rest[at..].to_owned(),
+        Some(at) => format!("/{}", &rest[at..]),
+        None => "/".to_owned(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -2,11 +2,14 @@
 //!
 //! The half-close is what ends the reading without waiting for a deadline: a server that wants more of a request finds out that there
 //! is no more. Whoever would take it for an abort is told not to: hyper by `half_close`, Node by `httpAllowHalfOpen`, nginx by
-//! `proxy_ignore_client_abort`; HAProxy answers half-closed clients unless `abortonclose` is set.
+//! `proxy_ignore_client_abort`. HAProxy has no such word, and may drop a pipelined request that it hasn't begun when the client's end
+//! comes. So the half-close behind a valid payload waits for the answers to all that it means; behind any other, where nobody knows
+//! how many there will be, it follows at once.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::Failure;
@@ -14,24 +17,41 @@ use crate::Failure;
 /// Nobody needs longer for a payload; whoever does fails the run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Says `bytes` and half-closes; all that came back. A reset ends the reading like any other end.
-pub(crate) async fn talk<Io>(io: Io, bytes: &[u8]) -> Result<Vec<u8>, Failure>
+/// A server that leaves valid requests unanswered for that long won't answer them.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Says `bytes`, and half-closes once there are that many final answers; all that came back. A reset ends the reading like any other
+/// end.
+pub(crate) async fn talk<Io>(io: Io, bytes: &[u8], meant: usize) -> Result<Vec<u8>, Failure>
 where
     Io: AsyncRead + AsyncWrite,
 {
     let (mut reader, mut writer) = tokio::io::split(io);
-    let mut answers = Vec::new();
+    let (tell, answered) = oneshot::channel::<()>();
     let say = async {
         // A server that refuses may stop listening before all is said.
         if writer.write_all(bytes).await.is_ok() {
+            if meant > 0 {
+                let _ = timeout(SILENCE, answered).await;
+            }
             let _ = writer.shutdown().await;
         }
     };
     let hear = async {
-        let _ = reader.read_to_end(&mut answers).await;
+        let (mut answers, mut tell) = (Vec::new(), Some(tell));
+        while reader
+            .read_buf(&mut answers)
+            .await
+            .is_ok_and(|read| read > 0)
+        {
+            if statuses(&answers).len() >= meant {
+                drop(tell.take());
+            }
+        }
+        answers
     };
     let both = async { tokio::join!(say, hear) };
-    timeout(PATIENCE, both)
+    let (_, answers): ((), Vec<u8>) = timeout(PATIENCE, both)
         .await
         .map_err(|_| format!("the connection wasn't ended within {PATIENCE:?}"))?;
     Ok(answers)

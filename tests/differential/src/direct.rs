@@ -23,16 +23,16 @@ use crate::request::{Request, origin_form};
 
 /// What a server made of a payload.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The requests that it took, whole, in order.
-    pub taken: Vec<Request>,
+    pub(crate) taken: Vec<Request>,
     /// The statuses that the client got.
-    pub statuses: Vec<u16>,
+    pub(crate) statuses: Vec<u16>,
 }
 
 impl Outcome {
     /// The status of the refusal that ended the connection.
-    pub fn refusal(&self) -> Option<u16> {
+    pub(crate) fn refusal(&self) -> Option<u16> {
         self.statuses
             .last()
             .copied()
@@ -121,7 +121,10 @@ pub(crate) async fn in_process(
         let (stream, _) = listener.accept().await?;
         let log = Log::default();
         let connection = tokio::spawn(server.serve(stream, log.clone()));
-        let answers = said(payload, talk(client, &payload.bytes).await)?;
+        let answers = said(
+            payload,
+            talk(client, &payload.bytes, payload.answers()).await,
+        )?;
         timeout(PATIENCE, connection).await??;
         let taken = log.lock().expect("a log");
         outcomes.push(Outcome {
@@ -152,7 +155,10 @@ pub(crate) async fn node(payloads: &[Payload]) -> Result<Vec<Outcome>, Failure> 
     for payload in payloads {
         let client = TcpStream::connect(("127.0.0.1", port)).await?;
         let own = client.local_addr()?.port();
-        let answers = said(payload, talk(client, &payload.bytes).await)?;
+        let answers = said(
+            payload,
+            talk(client, &payload.bytes, payload.answers()).await,
+        )?;
         let account = said(payload, next(&mut lines).await)?;
         if account["port"].as_u64() != Some(own.into()) {
             return Err(

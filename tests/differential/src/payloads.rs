@@ -9,57 +9,62 @@ use crate::request::Request;
 
 /// What is sent on one connection, and what it means.
 #[derive(Debug, Clone)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// The section's first word, and the first cell of the row.
-    pub name: String,
+    pub(crate) name: String,
     /// What the client sends.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// The requests that it means; whatever follows them must be refused, if `rule` says why.
-    pub meant: Vec<Request>,
+    pub(crate) meant: Vec<Request>,
     /// Whatever is behind the meant requests must be refused by this rule.
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// The most that a lenient reader may take it for.
-    pub lenient: Vec<Request>,
+    pub(crate) lenient: Vec<Request>,
 }
 
 impl Payload {
     /// All of it is valid, so that every server ought to take it as meant.
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.rule.is_none()
+    }
+
+    /// How many answers to wait for: all of them, if it is known how many there will be.
+    pub(crate) fn answers(&self) -> usize {
+        if self.is_valid() { self.meant.len() } else { 0 }
     }
 }
 
 /// A rule by which wharf refuses.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Where it stands.
-    pub source: String,
+    pub(crate) source: String,
     /// What it says.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// A valid payload that another server refuses or reads in its own way, and why that is no fault of wharf's.
 #[derive(Debug, Clone)]
-pub struct Exception {
+pub(crate) struct Exception {
     /// The server or proxy.
-    pub server: String,
+    pub(crate) server: String,
     /// The payload's name.
-    pub payload: String,
+    pub(crate) payload: String,
     /// Where the RFCs say that the payload is valid.
-    pub source: String,
+    pub(crate) source: String,
     /// What the server does.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// All of the documents.
 #[derive(Debug, Clone)]
 pub struct Documents {
     /// In the order of their documents.
-    pub payloads: Vec<Payload>,
+    pub(crate) payloads: Vec<Payload>,
     /// By name.
-    pub rules: BTreeMap<String, Rule>,
+    pub(crate) rules: BTreeMap<String, Rule>,
     /// Each names one payload and one server.
-    pub exceptions: Vec<Exception>,
+    pub(crate) exceptions: Vec<Exception>,
 }
 
 impl Documents {
@@ -92,6 +97,11 @@ impl Documents {
         }
         documents.check();
         documents
+    }
+
+    /// How many payloads there are.
+    pub fn count(&self) -> usize {
+        self.payloads.len()
     }
 
     fn read_payloads(&mut self, file: &str, text: &str) {
@@ -205,15 +215,14 @@ fn payload(section: &Section<'_>, row: &Row<'_>, place: &str) -> Payload {
     payload
 }
 
-/// `METHOD TARGET CONTENT`, the content as in a `sent` block, without a line's end behind it.
+/// `METHOD TARGET CONTENT`, written as in a `sent` block but for the line's end.
 fn request(line: &str, place: &str) -> Request {
-    let mut words = line.splitn(3, ' ');
-    let (method, target) = words
-        .next()
-        .zip(words.next())
-        .unwrap_or_else(|| panic!("{place}: no request: {line}"));
-    let bytes = |text: &str| wire(&format!("{text}\\"));
-    let target = String::from_utf8(bytes(target)).expect("a target is text");
-    let method = String::from_utf8(bytes(method)).expect("a method is text");
-    Request::new(&method, &target, &bytes(words.next().unwrap_or_default()))
+    let bytes = wire(&format!("{line}\\"));
+    let mut words = bytes.splitn(3, |byte| *byte == b' ');
+    let mut text = || {
+        let word = words.next().and_then(|word| std::str::from_utf8(word).ok());
+        word.unwrap_or_else(|| panic!("{place}: no request: {line}"))
+    };
+    let (method, target) = (text(), text());
+    Request::new(method, target, words.next().unwrap_or_default())
 }

@@ -19,7 +19,7 @@ const BESIDE: [(Beside, &str); 4] = [
 const THROUGH: [(Through, &str); 4] = [
     (Through::AsMeant, "as meant"),
     (Through::Lenient, "as a lenient proxy may read it"),
-    (Through::Refused, "valid, but the proxy refuses"),
+    (Through::ProxyDiffers, "valid, but the proxy differs"),
     (Through::Disagreement, "disagreement"),
 ];
 

@@ -7,21 +7,21 @@ use sha2::{Digest, Sha256};
 
 /// Method, target and content of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// As it was sent.
-    pub method: String,
+    pub(crate) method: String,
     /// In origin form where it can be: servers differ in whether they show an absolute target as it was sent, and what is
     /// compared is the resource.
-    pub target: String,
+    pub(crate) target: String,
     /// The content's length in bytes.
-    pub length: usize,
+    pub(crate) length: usize,
     /// The content's SHA-256 in hexadecimal.
-    pub digest: String,
+    pub(crate) digest: String,
 }
 
 impl Request {
     /// A request with that content.
-    pub fn new(method: &str, target: &str, content: &[u8]) -> Self {
+    pub(crate) fn new(method: &str, target: &str, content: &[u8]) -> Self {
         Self {
             method: method.to_owned(),
             target: origin_form(target),
@@ -64,6 +64,10 @@ fn shortened(text: &str) -> String {
 
 /// Path and query of an absolute target, any other as it is (RFC 9112 section 3.2, RFC 9110 section 4.2.3).
 pub(crate) fn origin_form(target: &str) -> String {
+    // nginx shows an absolute target with an empty path so.
+    if target.starts_with('?') {
+        return format!("/{target}");
+    }
     let Some((scheme, rest)) = target.split_once("://") else {
         return target.to_owned();
     };

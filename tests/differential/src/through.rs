@@ -28,11 +28,11 @@ pub(crate) enum Proxy {
 
 /// What came through a proxy.
 #[derive(Debug, Clone, Default)]
-pub struct Passage {
+pub(crate) struct Passage {
     /// What the server behind it took, and what the client was told.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// What the server saw that the proxy didn't send, or answered to somebody else.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
 }
 
 /// Says each payload to the proxy in front of that server.
@@ -52,7 +52,10 @@ pub(crate) async fn through(
     let mut numbers = HashSet::new();
     for (at, payload) in payloads.iter().enumerate() {
         let client = UnixStream::connect(&socket).await?;
-        let answers = said(payload, talk(client, &payload.bytes).await)?;
+        let answers = said(
+            payload,
+            talk(client, &payload.bytes, payload.answers()).await,
+        )?;
         let mut faults = said(payload, fence(&socket, at).await)?;
         let mut seen = std::mem::take(&mut *log.lock().expect("a log"));
         let last = seen.pop();
@@ -90,7 +93,7 @@ async fn fence(socket: &Path, at: usize) -> Result<Vec<String>, Failure> {
     let target = fence_target(at);
     let request = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
     let client = UnixStream::connect(socket).await?;
-    let answers = talk(client, request.as_bytes()).await?;
+    let answers = talk(client, request.as_bytes(), 1).await?;
     let is_own = answers.ends_with(target.as_bytes());
     Ok(match statuses(&answers)[..] {
         [200] if is_own => vec![],

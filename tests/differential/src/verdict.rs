@@ -7,7 +7,7 @@ use crate::through::Passage;
 
 /// wharf beside another server, for one payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Beside {
+pub(crate) enum Beside {
     /// Both took the same requests.
     Same,
     /// wharf took the first of those that the other took, and refused the rest by the payload's rule.
@@ -20,26 +20,26 @@ pub enum Beside {
 
 /// How a payload came through a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Through {
+pub(crate) enum Through {
     /// wharf saw what was meant.
     AsMeant,
-    /// It saw more of it, as the payload says that a lenient proxy may read it, and all that the proxy sent.
+    /// It saw what the payload says that a lenient proxy may read in it, or of that what wharf itself takes.
     Lenient,
-    /// All of it is valid and the proxy refused it, as listed.
-    Refused,
+    /// All of it is valid and the proxy didn't take it as meant, as listed; wharf saw what the proxy sent.
+    ProxyDiffers,
     /// wharf saw something else.
     Disagreement,
 }
 
 /// Whether wharf itself did what the payload means: the requests, and the refusal behind them or none.
-pub fn as_meant(payload: &Payload, wharf: &Outcome) -> bool {
+pub(crate) fn as_meant(payload: &Payload, wharf: &Outcome) -> bool {
     // Tunnels aren't made here: a CONNECT is taken, and answered with 405.
     let refused = wharf.refusal().is_some_and(|status| status != 405);
     wharf.taken == payload.meant && refused != payload.is_valid()
 }
 
 /// Judges wharf beside another.
-pub fn beside(
+pub(crate) fn beside(
     documents: &Documents,
     server: &str,
     payload: &Payload,
@@ -55,7 +55,7 @@ pub fn beside(
         } else {
             Beside::Laxer
         }
-    } else if is_start(&wharf.taken, &other.taken) && as_meant(payload, wharf) {
+    } else if other.taken.starts_with(&wharf.taken) && as_meant(payload, wharf) {
         Beside::Stricter
     } else {
         Beside::Laxer
@@ -63,20 +63,26 @@ pub fn beside(
 }
 
 /// Judges what came through a proxy.
-pub fn through(documents: &Documents, proxy: &str, payload: &Payload, came: &Passage) -> Through {
+pub(crate) fn through(
+    documents: &Documents,
+    proxy: &str,
+    payload: &Payload,
+    came: &Passage,
+) -> Through {
     let seen = &came.outcome.taken;
     if !came.faults.is_empty() {
         Through::Disagreement
     } else if *seen == payload.meant {
         Through::AsMeant
     } else if payload.is_valid() {
-        let refused = is_start(seen, &payload.meant) && came.outcome.refusal().is_some();
-        if refused && is_excused(documents, proxy, payload) {
-            Through::Refused
+        // It stopped short, or went on behind the end that was meant.
+        let is_part = payload.meant.starts_with(seen) || seen.starts_with(&payload.meant);
+        if is_part && is_excused(documents, proxy, payload) {
+            Through::ProxyDiffers
         } else {
             Through::Disagreement
         }
-    } else if is_start(&payload.meant, seen) && is_start(seen, &payload.lenient) {
+    } else if seen.starts_with(&payload.meant) && is_part(seen, &payload.lenient) {
         Through::Lenient
     } else {
         Through::Disagreement
@@ -88,6 +94,9 @@ fn is_excused(documents: &Documents, server: &str, payload: &Payload) -> bool {
     exceptions.any(|exception| exception.server == server && exception.payload == payload.name)
 }
 
-fn is_start(requests: &[Request], of: &[Request]) -> bool {
-    of.starts_with(requests)
+/// Whether these are some of those, in their order: what the proxy sent on and wharf refused is missing.
+fn is_part(some: &[Request], of: &[Request]) -> bool {
+    let mut rest = of.iter();
+    some.iter()
+        .all(|request| rest.any(|other| other == request))
 }

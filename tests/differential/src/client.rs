@@ -1,10 +1,9 @@
 //! The client: says a payload, half-closes, and reads until the server has ended the connection.
 //!
-//! The half-close is what ends the reading without waiting for a deadline: a server that wants more of a request finds out that there
-//! is no more. Whoever would take it for an abort is told not to: hyper by `half_close`, Node by `httpAllowHalfOpen`, nginx by
+//! The half-close is what ends the reading where the server doesn't: one that wants more of a request finds out that there is no
+//! more. Whoever would take it for an abort is told not to: hyper by `half_close`, Node by `httpAllowHalfOpen`, nginx by
 //! `proxy_ignore_client_abort`. HAProxy has no such word, and may drop a pipelined request that it hasn't begun when the client's end
-//! comes. So the half-close behind a valid payload waits for the answers to all that it means; behind any other, where nobody knows
-//! how many there will be, it follows at once.
+//! comes, be it a smuggled one. So the half-close waits until there are as many answers as there can be.
 
 use std::time::Duration;
 
@@ -17,12 +16,12 @@ use crate::Failure;
 /// Nobody needs longer for a payload; whoever does fails the run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A server that leaves valid requests unanswered for that long won't answer them.
-const SILENCE: Duration = Duration::from_secs(2);
+/// A server that leaves requests unanswered for that long waits for more of them.
+const SILENCE: Duration = Duration::from_secs(1);
 
-/// Says `bytes`, and half-closes once there are that many final answers; all that came back. A reset ends the reading like any other
+/// Says `bytes`, and half-closes once there are so many final answers; all that came back. A reset ends the reading like any other
 /// end.
-pub(crate) async fn talk<Io>(io: Io, bytes: &[u8], meant: usize) -> Result<Vec<u8>, Failure>
+pub(crate) async fn talk<Io>(io: Io, bytes: &[u8], most: usize) -> Result<Vec<u8>, Failure>
 where
     Io: AsyncRead + AsyncWrite,
 {
@@ -31,9 +30,7 @@ where
     let say = async {
         // A server that refuses may stop listening before all is said.
         if writer.write_all(bytes).await.is_ok() {
-            if meant > 0 {
-                let _ = timeout(SILENCE, answered).await;
-            }
+            let _ = timeout(SILENCE, answered).await;
             let _ = writer.shutdown().await;
         }
     };
@@ -44,7 +41,7 @@ where
             .await
             .is_ok_and(|read| read > 0)
         {
-            if statuses(&answers).len() >= meant {
+            if statuses(&answers).len() >= most {
                 drop(tell.take());
             }
         }

@@ -92,14 +92,13 @@ impl Server {
 async fn record<B>(request: http::Request<B>, log: Log) -> Result<Response<Full<Bytes>>, BoxError>
 where
     B: http_body::Body,
+    B::Error: Into<BoxError>,
 {
     let marks = request.headers().get_all(MARK).iter();
     let marks = marks
         .map(|mark| String::from_utf8_lossy(mark.as_bytes()).into_owned())
         .collect();
-    let request = Request::read(request)
-        .await
-        .ok_or("the body is broken or cut")?;
+    let request = Request::read(request).await.map_err(Into::into)?;
     let mut response = Response::new(Full::from(request.target.clone()));
     if request.method == "CONNECT" {
         *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;

@@ -28,9 +28,15 @@ impl Payload {
         self.rule.is_none()
     }
 
-    /// How many answers to wait for: all of them, if it is known how many there will be.
+    /// The most answers that there can be: one for each request line that is written somewhere in it.
     pub(crate) fn answers(&self) -> usize {
-        if self.is_valid() { self.meant.len() } else { 0 }
+        match self.is_valid() {
+            true => self.meant.len(),
+            false => {
+                let ends = self.bytes.windows(6).filter(|six| *six == b" HTTP/");
+                ends.count().max(1)
+            }
+        }
     }
 }
 

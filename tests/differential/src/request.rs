@@ -30,18 +30,19 @@ impl Request {
         }
     }
 
-    /// Reads a request to its end; `None` if its body is broken or cut.
-    pub(crate) async fn read<B>(request: http::Request<B>) -> Option<Self>
+    /// Reads a request to its end.
+    ///
+    /// # Errors
+    ///
+    /// That of the body, when it is broken or cut.
+    pub(crate) async fn read<B>(request: http::Request<B>) -> Result<Self, B::Error>
     where
         B: http_body::Body,
     {
         let (head, body) = request.into_parts();
-        let content = body.collect().await.ok()?.to_bytes();
-        Some(Self::new(
-            head.method.as_str(),
-            &head.uri.to_string(),
-            &content,
-        ))
+        let content = body.collect().await?.to_bytes();
+        let target = head.uri.to_string();
+        Ok(Self::new(head.method.as_str(), &target, &content))
     }
 }
 
@@ -83,4 +84,23 @@ pub(crate) fn origin_form(target: &str) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin_form;
+
+    #[test]
+    fn an_absolute_target_is_compared_by_path_and_query() {
+        for (target, origin) in [
+            ("http://a/x?y", "/x?y"),
+            ("HTTP://a", "/"),
+            ("https://a?b", "/?b"),
+            ("/http://a/", "/http://a/"),
+            ("ftp://a/", "ftp://a/"),
+            ("*", "*"),
+        ] {
+            assert_eq!(origin_form(target), origin);
+        }
+    }
 }

@@ -144,3 +144,31 @@ impl Proxy {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(marks: &[&str]) -> Seen {
+        Seen {
+            request: Request::new("GET", "/x", b""),
+            marks: marks.iter().map(|mark| mark.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_mark_of_its_own_that_says_what_the_server_understood() {
+        let mut numbers = HashSet::new();
+        assert_eq!(fault(&seen(&["1 GET /x"]), &mut numbers), None);
+        for marks in [
+            &[][..],
+            &["1 GET /x"],
+            &["2 GET /y"],
+            &["3 POST /x"],
+            &["4 GET /x", "5 GET /x"],
+            &["6"],
+        ] {
+            assert!(fault(&seen(marks), &mut numbers).is_some(), "{marks:?}");
+        }
+    }
+}

@@ -100,3 +100,154 @@ fn is_part(some: &[Request], of: &[Request]) -> bool {
     some.iter()
         .all(|request| rest.any(|other| other == request))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payloads::Exception;
+    use std::collections::BTreeMap;
+
+    fn requests(targets: &[&str]) -> Vec<Request> {
+        let request = |target: &&str| Request::new("GET", target, b"");
+        targets.iter().map(request).collect()
+    }
+
+    fn took(targets: &[&str], status: u16) -> Outcome {
+        Outcome {
+            taken: requests(targets),
+            statuses: vec![status],
+        }
+    }
+
+    fn payload(meant: &[&str], rule: Option<&str>, lenient: &[&str]) -> Payload {
+        Payload {
+            name: "payload".to_owned(),
+            bytes: vec![],
+            meant: requests(meant),
+            rule: rule.map(str::to_owned),
+            lenient: requests(lenient),
+        }
+    }
+
+    fn documents(excused: Option<&str>) -> Documents {
+        let exception = |server: &str| Exception {
+            server: server.to_owned(),
+            payload: "payload".to_owned(),
+            source: String::new(),
+            text: String::new(),
+        };
+        Documents {
+            payloads: vec![],
+            rules: BTreeMap::new(),
+            exceptions: excused.map(exception).into_iter().collect(),
+        }
+    }
+
+    fn came(targets: &[&str], faults: &[&str]) -> Passage {
+        Passage {
+            outcome: took(targets, 200),
+            faults: faults.iter().map(|fault| fault.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn taking_what_another_refuses_is_laxer() {
+        let invalid = payload(&[], Some("rule"), &[]);
+        let judged = beside(
+            &documents(Some("hyper")),
+            "hyper",
+            &invalid,
+            &took(&["/x"], 200),
+            &took(&[], 400),
+        );
+        assert_eq!(judged, Beside::Laxer);
+    }
+
+    #[test]
+    fn reading_something_else_than_another_is_laxer() {
+        let invalid = payload(&["/x"], Some("rule"), &[]);
+        let judged = beside(
+            &documents(None),
+            "hyper",
+            &invalid,
+            &took(&["/x"], 400),
+            &took(&["/y", "/z"], 200),
+        );
+        assert_eq!(judged, Beside::Laxer);
+    }
+
+    #[test]
+    fn refusing_the_rest_of_what_another_takes_is_stricter() {
+        let invalid = payload(&["/x"], Some("rule"), &[]);
+        let judged = beside(
+            &documents(None),
+            "hyper",
+            &invalid,
+            &took(&["/x"], 400),
+            &took(&["/x", "/never"], 200),
+        );
+        assert_eq!(judged, Beside::Stricter);
+    }
+
+    #[test]
+    fn another_that_refuses_what_is_valid_must_be_named() {
+        let valid = payload(&["/x"], None, &[]);
+        let judge = |excused| {
+            beside(
+                &documents(excused),
+                "hyper",
+                &valid,
+                &took(&["/x"], 200),
+                &took(&[], 400),
+            )
+        };
+        assert_eq!(judge(None), Beside::Laxer);
+        assert_eq!(judge(Some("Node")), Beside::Laxer);
+        assert_eq!(judge(Some("hyper")), Beside::OtherDiffers);
+    }
+
+    #[test]
+    fn a_name_in_the_list_excuses_no_misreading_of_wharfs_own() {
+        let valid = payload(&["/x"], None, &[]);
+        let judged = beside(
+            &documents(Some("hyper")),
+            "hyper",
+            &valid,
+            &took(&["/y"], 200),
+            &took(&[], 400),
+        );
+        assert_eq!(judged, Beside::Laxer);
+    }
+
+    #[test]
+    fn what_a_proxy_didnt_send_is_a_disagreement() {
+        let valid = payload(&["/x"], None, &[]);
+        let judged = through(
+            &documents(Some("nginx")),
+            "nginx",
+            &valid,
+            &came(&["/x"], &["no mark"]),
+        );
+        assert_eq!(judged, Through::Disagreement);
+    }
+
+    #[test]
+    fn a_lenient_proxy_may_show_wharf_what_the_payload_allows_and_no_more() {
+        let invalid = payload(&[], Some("rule"), &["/x", "/never"]);
+        let judge = |seen: &[&str]| through(&documents(None), "nginx", &invalid, &came(seen, &[]));
+        assert_eq!(judge(&[]), Through::AsMeant);
+        assert_eq!(judge(&["/x"]), Through::Lenient);
+        assert_eq!(judge(&["/never"]), Through::Lenient);
+        assert_eq!(judge(&["/never", "/x"]), Through::Disagreement);
+        assert_eq!(judge(&["/x", "/x"]), Through::Disagreement);
+        assert_eq!(judge(&["/smuggled"]), Through::Disagreement);
+    }
+
+    #[test]
+    fn a_valid_payload_comes_through_whole_unless_the_proxy_is_named() {
+        let valid = payload(&["/x", "/next"], None, &[]);
+        let judge = |excused| through(&documents(excused), "nginx", &valid, &came(&["/x"], &[]));
+        assert_eq!(judge(None), Through::Disagreement);
+        assert_eq!(judge(Some("nginx")), Through::ProxyDiffers);
+    }
+}

@@ -67,6 +67,9 @@ pub struct Limits {
     /// How long the service may take to become ready for a request. Default 30 s; then 503.
     pub ready_timeout: Duration,
     /// How long a peer may stand still, at most, while its body is wanted or its response is owed. Default 30 s.
+    ///
+    /// Of a reader no more is seen than its kernel says: behind a balancer that makes room only in steps, one step has to
+    /// be read in that time. 64 KiB steps and a client of 2 kB/s need 33 s.
     pub stall_timeout: Duration,
     /// How long a peer may stay below [`rate_floor`](Limits::rate_floor) at first. Default 5 s.
     pub rate_grace: Duration,

@@ -1,5 +1,5 @@
 //! Replays the transcripts of `tests/conversations`: each under both codecs, one after the other and with
-//! concurrent pipelining, whole, byte by byte and in random cuts,
+//! concurrent pipelining, whole, byte by byte and in random cuts, and over TLS,
 //! and demands the same bytes, the same end and the same requests every time. What a case means is written in the
 //! transcripts alone; nothing here knows a rule of HTTP.
 //!
@@ -11,13 +11,19 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use support::answer::canonical;
+#[cfg(feature = "tls")]
+use support::encrypted::{self, Encrypted};
 use support::handlers::{self, Seen};
 use support::pipe::{Client, pipe};
 use support::transcript::{self, Case, End, Step};
 use support::{FOREVER, Random, readable, reason, report};
 use tokio::task::JoinHandle;
 use tower::service_fn;
+#[cfg(feature = "tls")]
+use tower::{ServiceBuilder, ServiceExt};
 use wharf::codec::{Httparse, Strict};
+#[cfg(feature = "tls")]
+use wharf::{Conn, Tls};
 use wharf::{ConnReport, Http, Limits};
 
 /// Seeds of the random cuts.
@@ -25,6 +31,10 @@ const SEEDS: Range<u64> = 0..4;
 
 /// A head of more bytes than this isn't played byte by byte: its cuts are random, as those of the seeds.
 const BYTE_BY_BYTE: usize = 40_000;
+
+/// The same over TLS, where each byte becomes a record.
+#[cfg(feature = "tls")]
+const RECORD_BY_RECORD: usize = 4_000;
 
 #[test]
 fn conversations_go_as_written() {
@@ -101,6 +111,9 @@ enum Kind {
     Strict,
     /// The strict codec, and pipelined requests handled concurrently.
     Concurrent,
+    /// The strict codec over TLS; a read of the socket finds so many bytes at most.
+    #[cfg(feature = "tls")]
+    Tls(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,22 +126,44 @@ enum Cuts {
 fn ways(case: &Case) -> Vec<Way> {
     let mut cuts = vec![Cuts::Whole];
     if !case.is_whole_only {
-        let sent = case.steps.iter().map(|step| {
-            if let Step::Send(bytes) = step {
-                bytes.len()
-            } else {
-                0
-            }
-        });
-        if sent.sum::<usize>() <= BYTE_BY_BYTE {
+        if sent(case) <= BYTE_BY_BYTE {
             cuts.push(Cuts::EachByte);
         }
         cuts.extend(SEEDS.map(Cuts::Random));
     }
-    [Kind::Httparse, Kind::Strict, Kind::Concurrent]
+    let plain = [Kind::Httparse, Kind::Strict, Kind::Concurrent];
+    let ways = plain
         .into_iter()
-        .flat_map(|server| cuts.iter().map(move |&cuts| Way { server, cuts }))
-        .collect()
+        .flat_map(|server| cuts.iter().map(move |&cuts| Way { server, cuts }));
+    #[cfg(feature = "tls")]
+    let ways = ways.chain(ways_over_tls(case));
+    ways.collect()
+}
+
+/// In few records and in many, which arrive in one piece, byte by byte, and seven bytes at a time.
+#[cfg(feature = "tls")]
+fn ways_over_tls(case: &Case) -> Vec<Way> {
+    let mut ways = vec![(usize::MAX, Cuts::Whole), (1, Cuts::Whole)];
+    if !case.is_whole_only {
+        if sent(case) <= RECORD_BY_RECORD {
+            ways.push((usize::MAX, Cuts::EachByte));
+        }
+        ways.push((7, Cuts::Random(0)));
+    }
+    let way = |(piece, cuts)| Way {
+        server: Kind::Tls(piece),
+        cuts,
+    };
+    ways.into_iter().map(way).collect()
+}
+
+/// How many bytes the client sends.
+fn sent(case: &Case) -> usize {
+    let sends = case.steps.iter().filter_map(|step| match step {
+        Step::Send(bytes) => Some(bytes.len()),
+        _ => None,
+    });
+    sends.sum()
 }
 
 /// Plays a case in all ways; the first that goes otherwise is told.
@@ -251,6 +286,16 @@ fn serve(
         Kind::Concurrent => {
             let http = strict.concurrent_pipelining(4);
             tokio::spawn(http.connection(stream.into(), service).expect(works))
+        }
+        #[cfg(feature = "tls")]
+        Kind::Tls(piece) => {
+            let (config, _) = encrypted::ends();
+            let stack = ServiceBuilder::new()
+                .layer(Tls::new(config.clone()))
+                .layer(strict)
+                .service(service);
+            let stream = Encrypted::new(stream, piece);
+            tokio::spawn(async { stack.oneshot(Conn::from(stream)).await.expect(works) })
         }
     }
 }

@@ -5,9 +5,13 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod answer;
+#[cfg(feature = "tls")]
+pub mod encrypted;
 pub mod handlers;
 pub mod notation;
 pub mod pipe;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transcript;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// An authority, and a folder for what it issues; the folder goes with it.
 pub struct Authority {
@@ -64,6 +64,19 @@ impl Authority {
         fs::write(&paths.0, certificate.pem()).unwrap();
         fs::write(&paths.1, key.serialize_pem()).unwrap();
         paths
+    }
+
+    /// What a server goes by that has a certificate for `name`.
+    pub fn server(&self, name: &str) -> Arc<ServerConfig> {
+        let (certificate, key) = self.issue(name);
+        let chain = vec![der(&certificate)];
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        let config = ServerConfig::builder_with_provider(default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        config.unwrap().into()
     }
 
     /// What a client goes by that trusts this authority and offers these protocols.

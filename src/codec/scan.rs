@@ -378,6 +378,15 @@ pub(super) fn kind(method: &[u8]) -> Kind {
 mod tests {
     use super::*;
 
+    #[test]
+    fn methods_that_frame_their_responses_are_known_in_their_case_alone() {
+        assert_eq!(kind(b"HEAD"), Kind::Head);
+        assert_eq!(kind(b"CONNECT"), Kind::Connect);
+        for method in [&b"GET"[..], b"head", b"connect", b"HEADS", b""] {
+            assert_eq!(kind(method), Kind::Other);
+        }
+    }
+
     /// A byte that comes is looked at for a line end once, and a line is read once when it is whole.
     #[test]
     fn a_head_in_bytes_costs_linear_work() {

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod handlers;
+pub mod notation;
 pub mod pipe;
 pub mod transcript;
 

@@ -1,13 +1,13 @@
-//! The notation of the transcripts in `tests/conversations`, as its README explains it: text in, cases out. It knows
-//! nothing of servers; what the codecs would make of the bytes is none of its business.
+//! The transcripts in `tests/conversations`, as its README explains them: text in, cases out. It knows nothing of servers;
+//! what the codecs would make of the bytes is none of its business.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use wharf::{Limits, Reason};
 
 use super::answer::DATE;
+use super::notation::{Row, Section, sections, wire};
 
 /// One conversation.
 #[derive(Debug, Clone)]
@@ -50,137 +50,56 @@ pub fn read(path: &Path) -> Vec<Case> {
         "tests/conversations/{}",
         path.file_name().unwrap().to_string_lossy()
     );
-    let mut cases = vec![];
+    let mut found = vec![];
     for section in sections(&text) {
-        section.cases(&file, &mut cases);
+        cases(&section, &file, &mut found);
     }
-    cases
+    found
 }
 
-/// What stands below one `##` heading.
-#[derive(Default)]
-struct Section<'a> {
-    line: usize,
-    title: &'a str,
-    blocks: Vec<Block<'a>>,
-    columns: Vec<&'a str>,
-    rows: Vec<(usize, Vec<&'a str>)>,
-    is_whole_only: bool,
-}
-
-struct Block<'a> {
-    kind: &'a str,
-    line: usize,
-    lines: Vec<&'a str>,
-}
-
-fn sections(text: &str) -> Vec<Section<'_>> {
-    let mut sections = vec![Section::default()];
-    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    while let Some((at, line)) = lines.next() {
-        let section = sections.last_mut().unwrap();
-        if let Some(title) = line.strip_prefix("## ") {
-            sections.push(Section {
-                line: at,
-                title,
-                ..Section::default()
-            });
-        } else if let Some(kind) = line.strip_prefix("```") {
-            let block = lines
-                .by_ref()
-                .map(|(_, line)| line)
-                .take_while(|line| *line != "```")
-                .collect();
-            section.blocks.push(Block {
-                kind,
-                line: at,
-                lines: block,
-            });
-        } else if line.starts_with("*Only whole") {
-            section.is_whole_only = true;
-        } else if line.starts_with('|') && !line.starts_with("|--") && !line.starts_with("| --") {
-            let cells: Vec<&str> = line.trim_matches('|').split('|').map(cell).collect();
-            if section.columns.is_empty() {
-                section.columns = cells;
-            } else {
-                section.rows.push((at, cells));
-            }
-        }
+/// The cases of a section: one a row of its table.
+fn cases(section: &Section<'_>, file: &str, cases: &mut Vec<Case>) {
+    if section.blocks.is_empty() {
+        return;
     }
-    sections
-}
-
-/// Between back ticks a cell keeps its spaces.
-fn cell(cell: &str) -> &str {
-    let cell = cell.trim();
-    cell.strip_prefix('`')
-        .and_then(|cell| cell.strip_suffix('`'))
-        .unwrap_or(cell)
-}
-
-impl Section<'_> {
-    fn cases(&self, file: &str, cases: &mut Vec<Case>) {
-        if self.blocks.is_empty() {
-            return;
-        }
-        if self.rows.is_empty() {
-            cases.push(self.case(
-                format!("{file}:{}", self.line),
-                self.title.to_owned(),
-                &HashMap::new(),
-            ));
-        }
-        for (line, cells) in &self.rows {
-            assert_eq!(
-                cells.len(),
-                self.columns.len(),
-                "{file}:{line}: as many cells as columns"
-            );
-            let row: HashMap<&str, &str> = self
-                .columns
-                .iter()
-                .copied()
-                .zip(cells.iter().copied())
-                .collect();
-            let title = format!("{} [{}]", self.title, cells[0]);
-            cases.push(self.case(format!("{file}:{line}"), title, &row));
-        }
-    }
-
-    fn case(&self, place: String, title: String, row: &HashMap<&str, &str>) -> Case {
-        let mut case = Case {
-            place,
-            title,
-            limits: Limits::default(),
-            steps: vec![],
-            end: End::Kept,
-            is_whole_only: self.is_whole_only,
+    for (line, row) in section.rows(file) {
+        let title = match row.first() {
+            Some(cell) => format!("{} [{cell}]", section.title),
+            None => section.title.to_owned(),
         };
-        for block in &self.blocks {
-            let lines: Vec<String> = block
-                .lines
-                .iter()
-                .map(|line| substitute(line, row))
-                .collect();
-            match block.kind {
-                "limits" => lines.iter().for_each(|line| limit(line, &mut case.limits)),
-                "client" => client(&lines, &mut case.steps),
-                "server" => server(&lines, &mut case),
-                other => panic!(
-                    "{} (line {}): no block is called {other:?}",
-                    case.place, block.line
-                ),
-            }
-        }
-        case
+        cases.push(case(section, format!("{file}:{line}"), title, &row));
     }
 }
 
-/// Puts the cells of a row in place of `{column}`.
-fn substitute(line: &str, row: &HashMap<&str, &str>) -> String {
-    row.iter().fold(line.to_owned(), |line, (column, cell)| {
-        line.replace(&format!("{{{column}}}"), cell)
-    })
+fn case(section: &Section<'_>, place: String, title: String, row: &Row<'_>) -> Case {
+    let mut case = Case {
+        place,
+        title,
+        limits: Limits::default(),
+        steps: vec![],
+        end: End::Kept,
+        is_whole_only: section
+            .prose
+            .iter()
+            .any(|line| line.starts_with("*Only whole")),
+    };
+    for block in &section.blocks {
+        let lines: Vec<String> = block
+            .lines
+            .iter()
+            .map(|line| row.substitute(line))
+            .collect();
+        match block.kind {
+            "limits" => lines.iter().for_each(|line| limit(line, &mut case.limits)),
+            "client" => client(&lines, &mut case.steps),
+            "server" => server(&lines, &mut case),
+            other => panic!(
+                "{} (line {}): no block is called {other:?}",
+                case.place, block.line
+            ),
+        }
+    }
+    case
 }
 
 fn limit(line: &str, limits: &mut Limits) {
@@ -352,70 +271,4 @@ fn named(name: &str) -> Reason {
         .copied()
         .find(|reason| format!("{reason:?}") == name);
     found.unwrap_or_else(|| panic!("no reason is called {name:?}"))
-}
-
-/// The bytes of one line: escapes and repetitions resolved, CR LF behind it unless it ends in `\`, `\r` or `\n`.
-fn wire(line: &str) -> Vec<u8> {
-    let is_open = ends_with_escape(line, &["\\r", "\\n"]);
-    let (line, is_continued) = match line.strip_suffix('\\') {
-        Some(line) if !line.ends_with('\\') => (line, true),
-        _ => (line, false),
-    };
-    let mut bytes = unescape(&repeat(line));
-    if !is_open && !is_continued {
-        bytes.extend(b"\r\n");
-    }
-    bytes
-}
-
-fn ends_with_escape(line: &str, escapes: &[&str]) -> bool {
-    escapes.iter().any(|escape| {
-        line.strip_suffix(escape)
-            .is_some_and(|before| !before.ends_with('\\'))
-    })
-}
-
-/// `{"text" * 3}` is `texttexttext`.
-fn repeat(line: &str) -> String {
-    let Some((before, rest)) = line.split_once("{\"") else {
-        return line.to_owned();
-    };
-    let Some((text, rest)) = rest.split_once("\" * ") else {
-        return line.to_owned();
-    };
-    let Some((count, rest)) = rest.split_once('}') else {
-        return line.to_owned();
-    };
-    let count = count
-        .parse()
-        .unwrap_or_else(|_| panic!("not a number: {count:?}"));
-    format!("{before}{}{}", text.repeat(count), repeat(rest))
-}
-
-/// `\r`, `\n`, `\t`, `\\`, `\xHH`.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = vec![];
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        let (&escape, after) = rest.split_first().expect("something behind a backslash");
-        rest = after;
-        bytes.push(match escape {
-            b'r' => b'\r',
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'\\' => b'\\',
-            b'x' => {
-                let digits = std::str::from_utf8(&rest[..2]).expect("two digits");
-                rest = &rest[2..];
-                u8::from_str_radix(digits, 16).expect("two hexadecimal digits")
-            }
-            other => panic!("\\{} is no escape, in {text:?}", char::from(other)),
-        });
-    }
-    bytes
 }

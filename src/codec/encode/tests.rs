@@ -645,3 +645,19 @@ fn the_timeout_of_keep_alive_is_read_from_its_parameters() {
         assert_eq!(timeout(&value), expected, "{value:?}");
     }
 }
+
+#[test]
+fn content_goes_out_as_its_framing_says() {
+    for (state, expected) in [
+        (State::Silent, ""),
+        (State::Known(3), "abc"),
+        (State::Known(9), "abc"),
+        (State::Chunked, "3\r\nabc\r\n"),
+        (State::UntilClose, "abc"),
+    ] {
+        let mut encoder = BodyEncoder::new(state);
+        let mut output = Output::default();
+        encoder.data(&b"abc"[..], &mut output).unwrap();
+        assert_eq!(output.as_slice().unwrap(), expected.as_bytes());
+    }
+}

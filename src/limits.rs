@@ -240,3 +240,6 @@ impl Limits {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,3 +262,34 @@ fn fill_fields(
     }
     Ok(framing)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_head_is_measured_and_one_that_is_not_usual_is_left_to_the_scan() {
+        let mut limits = Limits::default();
+        limits.request_line_bytes = 16;
+        limits.head_bytes = 64;
+        let bounds = Bounds::from(&limits);
+        let head = "GET / HTTP/1.1\r\nA: b\r\n\r\n";
+        let behind = format!("{head}more\r\n");
+        assert_eq!(whole_head(behind.as_bytes(), &bounds), Some(head.len()));
+        let before = format!("\r\n{head}");
+        assert_eq!(whole_head(before.as_bytes(), &bounds), Some(before.len()));
+        for other in [
+            "GET / HTTP/1.1\r\nA: b\r\n",
+            "GET / HTTP/1.1\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\n\r\n",
+            "GET /a HTTP/1.1\r\nA: b\r\n\r\n",
+        ] {
+            assert_eq!(whole_head(other.as_bytes(), &bounds), None, "{other:?}");
+        }
+        for (len, is_found) in [(63, true), (64, true), (65, false)] {
+            let head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(len - 23));
+            assert_eq!(head.len(), len);
+            assert_eq!(whole_head(head.as_bytes(), &bounds).is_some(), is_found);
+        }
+    }
+}

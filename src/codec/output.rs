@@ -422,6 +422,28 @@ mod tests {
     }
 
     #[test]
+    fn a_write_has_no_empty_pieces() {
+        let large = Bytes::from(vec![7; LARGE]);
+        let mut output = Output::default();
+        output.put_buf(large.clone());
+        output.put_buf(large);
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 2);
+        output.put(b"tail");
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 3);
+    }
+
+    #[test]
+    fn memory_is_asked_for_seldom() {
+        let mut output = Output::default();
+        let mut sizes = std::collections::BTreeSet::new();
+        for _ in 0..10_000 {
+            output.put(&[b'x'; 100]);
+            sizes.insert(output.capacity());
+        }
+        assert!(sizes.len() <= 16, "{sizes:?}");
+    }
+
+    #[test]
     fn memory_is_given_back_only_when_nothing_is_owed() {
         let mut output = Output::default();
         output.put(&[b'x'; 3000]);

@@ -378,6 +378,39 @@ pub(super) fn kind(method: &[u8]) -> Kind {
 mod tests {
     use super::*;
 
+    #[test]
+    fn methods_that_frame_their_responses_are_known_in_their_case_alone() {
+        assert_eq!(kind(b"HEAD"), Kind::Head);
+        assert_eq!(kind(b"CONNECT"), Kind::Connect);
+        for method in [&b"GET"[..], b"head", b"connect", b"HEADS", b""] {
+            assert_eq!(kind(method), Kind::Other);
+        }
+    }
+
+    #[test]
+    fn only_a_line_end_or_a_limit_ends_the_wait() {
+        let limits = Limits {
+            head_bytes: 64,
+            request_line_bytes: 32,
+            ..Limits::default()
+        };
+        let bounds = Bounds::from(&limits);
+        for (begin, limit) in [
+            ("GET /aaaaaaaaaaaaaaaaaaaaa", 32),
+            ("GET / HTTP/1.1\r\nA:", 64),
+        ] {
+            let after = |more: &str| {
+                let mut scan = Scan::default();
+                assert_eq!(scan.judge(begin.as_bytes(), &bounds), Ok(None));
+                scan.still_waits([begin, more].concat().as_bytes(), &bounds)
+            };
+            assert!(after("b"), "{begin}");
+            assert!(!after("b\n"), "{begin}");
+            assert!(after(&"b".repeat(limit - 1 - begin.len())), "{begin}");
+            assert!(!after(&"b".repeat(limit - begin.len())), "{begin}");
+        }
+    }
+
     /// A byte that comes is looked at for a line end once, and a line is read once when it is whole.
     #[test]
     fn a_head_in_bytes_costs_linear_work() {

@@ -265,3 +265,17 @@ pub(super) fn override_host(fields: &mut HeaderMap, target: &Bytes) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usual_head_takes_the_short_way() {
+        let codec = Strict::new(&Limits::default());
+        let mut parts = http::Request::new(()).into_parts().0;
+        let mut input = BytesMut::from(&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nmore"[..]);
+        assert!(codec.usual(&mut input, &mut parts).is_some());
+        assert_eq!((parts.uri.path(), &input[..]), ("/a", &b"more"[..]));
+    }
+}

@@ -171,3 +171,135 @@ fn value(line: &[u8], mut start: usize) -> Option<(usize, usize, usize)> {
     }
     Some((start, start + len, start + line_end + 2))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    /// Name and value of each field, if the head is found here and not left to the scan.
+    fn found(head: &str, limits: &Limits) -> Option<(Usual, Vec<(String, String)>)> {
+        let mut fields = Vec::new();
+        let usual = find(
+            head.as_bytes(),
+            &Bounds::from(limits),
+            &Lines::default(),
+            &mut fields,
+        )?;
+        let text = |from: u32, to: u32| head[from as usize..to as usize].to_owned();
+        let fields = fields.into_iter().map(|field| match field {
+            Found::Fresh(Fresh { span, .. }) => (
+                text(span.name, span.colon),
+                text(span.value, span.value_end),
+            ),
+            Found::Kept(_) => unreachable!("no line is kept yet"),
+        });
+        Some((usual, fields.collect()))
+    }
+
+    #[test]
+    fn a_usual_head_is_found_here_with_all_that_is_in_it() {
+        let head = "GET /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent:\t c  d \t\r\nx-own:\r\n\r\nbehind";
+        let (usual, fields) = found(head, &Limits::default()).unwrap();
+        assert_eq!(&head[usual.len..], "behind");
+        assert!(!usual.is_kept);
+        let request = usual.request;
+        assert_eq!(&head[request.target..request.target_end], "/a?b");
+        assert_eq!((request.kind, request.http10), (Kind::Other, false));
+        assert!(!request.is_plain);
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(
+            fields,
+            [("Host", "a"), ("User-Agent", "c  d"), ("x-own", "")]
+        );
+    }
+
+    #[test]
+    fn what_is_usual_is_left_to_nobody_else() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "HEAD /a HTTP/1.1\r\nHost: a:80\r\n\r\n",
+            "POST /%2F HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+            "PUT /a/b/c;d=e?f=g&h HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            let (usual, _) = found(head, &Limits::default()).expect(head);
+            assert_eq!(usual.len, head.len());
+            let is_root = head.starts_with("GET / ");
+            assert_eq!(usual.request.is_plain, is_root, "{head}");
+            assert_eq!(usual.request.http10, head.contains("/1.0"), "{head}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_surely_right_is_left_to_the_scan() {
+        for head in [
+            "",
+            "GET / HTTP/1.1\r\nHost: a\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            " / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /% HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / xTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(found(head, &Limits::default()).is_none(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_here_as_in_the_scan() {
+        let head = "GET /aaaa HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
+        let line = head.find('\n').unwrap() + 1;
+        for (more, is_found) in [(-1, false), (0, true), (1, true)] {
+            let of = |exact: usize| exact.checked_add_signed(more).unwrap();
+            let change: [fn(&mut Limits, usize); 3] = [
+                |limits, value| limits.head_bytes = value,
+                |limits, value| limits.request_line_bytes = value,
+                |limits, value| limits.header_fields = value,
+            ];
+            for (change, exact) in change.into_iter().zip([head.len(), line, 2]) {
+                let mut limits = Limits::default();
+                change(&mut limits, of(exact));
+                assert_eq!(found(head, &limits).is_some(), is_found, "{limits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_comes_again_and_again_is_kept() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b c\r\n\r\n";
+        let bounds = Bounds::from(&Limits::default());
+        let mut lines = Lines::default();
+        let mut kept = 0;
+        for _ in 0..100 {
+            let mut fields = Vec::new();
+            let usual = find(head.as_bytes(), &bounds, &lines, &mut fields).unwrap();
+            kept = 0;
+            for field in fields {
+                match field {
+                    Found::Kept(slot) => {
+                        kept += 1;
+                        let line = lines.at(slot).unwrap();
+                        let at = head.find(line.value.to_str().unwrap()).unwrap();
+                        assert!(at > 0 && line.len() > line.value.len());
+                    }
+                    Found::Fresh(fresh) => {
+                        let known = fresh.span.known.unwrap();
+                        lines.note(known, &fresh, head.as_bytes());
+                    }
+                }
+            }
+            assert_eq!(usual.is_kept, kept == 2);
+        }
+        assert_eq!(kept, 2, "both lines are kept");
+    }
+}

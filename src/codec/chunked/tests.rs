@@ -168,6 +168,8 @@ fn malformed_chunks_are_refused() {
         "1a;b;;c\r\n",
         "1;\"a\"\r\n",
         "1=a\r\n",
+        "1;a=\"\\\0\"\r\n",
+        "1;a=\"\\\u{7f}\"\r\n",
     ] {
         assert_eq!(refused(bad), Some(Reason::Chunk), "{bad:?}");
     }

@@ -1,7 +1,7 @@
 //! Every combination of what a handler may say, read back by a reader that follows RFC 9112 section 6.3 from the
 //! client's side and shares no code with the encoder.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Response;
 
 use super::*;
@@ -576,4 +576,88 @@ fn no_byte_of_one_response_becomes_part_of_the_next() {
         seen += 1;
     }
     assert!(seen > 3000, "{seen}");
+}
+
+/// Says that it has four bytes, and has three.
+struct Short(&'static [u8]);
+
+impl Buf for Short {
+    fn remaining(&self) -> usize {
+        self.0.len() + 1
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.0 = &self.0[count..];
+    }
+}
+
+#[test]
+fn a_buf_that_has_less_than_it_said_is_an_error_however_the_body_is_framed() {
+    for state in [
+        State::Known(4),
+        State::Known(9),
+        State::Chunked,
+        State::UntilClose,
+    ] {
+        let mut encoder = BodyEncoder::new(state);
+        let mut output = Output::default();
+        let error = encoder.data(Short(b"abc"), &mut output).unwrap_err();
+        assert_eq!(error, EncodeError::TooShort, "{encoder:?}");
+    }
+}
+
+#[test]
+fn each_error_says_what_is_wrong() {
+    let mismatch = EncodeError::LengthMismatch {
+        declared: 5,
+        length: 6,
+    };
+    for (error, word) in [
+        (EncodeError::Status, "1xx"),
+        (EncodeError::Upgrade, "101"),
+        (EncodeError::FieldValue, "control characters"),
+        (EncodeError::ContentLength, "one decimal number"),
+        (mismatch, "says 5, but the body has 6 bytes"),
+        (EncodeError::TooLong, "longer"),
+        (EncodeError::TooShort, "shorter"),
+    ] {
+        assert!(error.to_string().contains(word), "{error:?}: {error}");
+    }
+}
+
+#[test]
+fn the_timeout_of_keep_alive_is_read_from_its_parameters() {
+    for (value, expected) in [
+        ("timeout=5", Some(5)),
+        ("Timeout = 5, max=100", Some(5)),
+        ("max=100, timeout=75", Some(75)),
+        ("timeout=0", Some(0)),
+        ("max=100", None),
+        ("timeout=+5", None),
+        ("timeout=4294967296", None),
+        ("timeout", None),
+    ] {
+        let value = HeaderValue::from_static(value);
+        assert_eq!(timeout(&value), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn content_goes_out_as_its_framing_says() {
+    for (state, expected) in [
+        (State::Silent, ""),
+        (State::Known(3), "abc"),
+        (State::Known(9), "abc"),
+        (State::Chunked, "3\r\nabc\r\n"),
+        (State::UntilClose, "abc"),
+    ] {
+        let mut encoder = BodyEncoder::new(state);
+        let mut output = Output::default();
+        encoder.data(&b"abc"[..], &mut output).unwrap();
+        assert_eq!(output.as_slice().unwrap(), expected.as_bytes());
+    }
 }

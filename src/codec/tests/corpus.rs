@@ -421,3 +421,21 @@ fn advisories_are_kept_refused() {
         assert_eq!(refused(head(fields).as_bytes()), Some(reason), "{fields:?}");
     }
 }
+
+#[test]
+fn a_refusal_points_at_the_byte_that_it_is_for() {
+    for (head, reason) in [
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: ab^\0c\r\n\r\n",
+            Reason::Field,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX: ^\0c\r\n\r\n",
+            Reason::Field,
+        ),
+    ] {
+        let at = head.find('^').unwrap();
+        let expected = Outcome::Refused(reason, at);
+        assert_eq!(outcome(head.replace('^', "").as_bytes()), expected);
+    }
+}

@@ -10,7 +10,8 @@ mod error {
 
 use std::future::poll_fn;
 use std::sync::PoisonError;
-use std::task::Poll;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -180,4 +181,111 @@ fn a_slot_is_reused_by_its_only_owner_and_forgets_the_last_body() {
         assert!(Slot::reuse(&mut slot));
         assert_eq!(slot.reading(), Reading::Holds);
     });
+}
+
+/// Whether in any interleaving the connection saw its reader there, and wasn't woken when it left.
+fn misses_the_leave<S: Default + Send + Sync + 'static>(
+    reader: fn(&S),
+    has_seen_it_leave: fn(&S, &Context<'_>, &Woken) -> bool,
+) -> bool {
+    let missed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = missed.clone();
+    explore(move || {
+        let slot = Arc::new(S::default());
+        let woken = std::sync::Arc::new(Woken(Mutex::new(false)));
+        let waker = Waker::from(woken.clone());
+        let reader = thread::spawn({
+            let slot = slot.clone();
+            move || reader(&slot)
+        });
+        let has_seen = has_seen_it_leave(&slot, &Context::from_waker(&waker), &woken);
+        reader.join().unwrap();
+        if !has_seen && !*woken.0.lock().unwrap() {
+            told.store(true, SeqCst);
+        }
+    });
+    missed.load(SeqCst)
+}
+
+/// As an executor does, who is polled after a wake-up sees what was done before it.
+struct Woken(Mutex<bool>);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        *self.0.lock().unwrap() = true;
+    }
+}
+
+/// A reader that asks and then leaves, and a connection that is polled twice.
+macro_rules! two_polls {
+    () => {
+        pub(crate) fn asks_and_leaves(slot: &Slot) {
+            let _ = slot.poll_take(&mut Context::from_waker(Waker::noop()));
+            slot.leave();
+        }
+
+        pub(crate) fn watches_twice(slot: &Slot, cx: &Context<'_>, woken: &Woken) -> bool {
+            let first = slot.watch(cx, false);
+            *woken.0.lock().unwrap() = false;
+            first == Reading::Left || slot.watch(cx, true) == Reading::Left
+        }
+    };
+}
+
+two_polls!();
+
+#[test]
+fn no_leave_is_missed_and_one_would_be_that_is_looked_for_before_it_is_watched() {
+    assert!(!misses_the_leave(asks_and_leaves, |slot, cx, _| {
+        slot.watch(cx, false) == Reading::Left
+    }));
+    assert!(misses_the_leave(asks_and_leaves, |slot, cx, _| {
+        let reading = slot.reading();
+        slot.watch(cx, false);
+        reading == Reading::Left
+    }));
+}
+
+#[test]
+fn no_leave_is_missed_and_one_would_be_if_a_used_waker_were_not_replaced() {
+    assert!(!misses_the_leave(asks_and_leaves, watches_twice));
+    assert!(misses_the_leave(
+        forgetful::asks_and_leaves,
+        forgetful::watches_twice
+    ));
+}
+
+/// The same file above an atomic that forgets that the waker is gone.
+#[path = "."]
+mod forgetful {
+    #[expect(dead_code, reason = "two polls need but a part of it")]
+    #[path = "../../../src/body/slot.rs"]
+    mod slot;
+
+    use std::sync::PoisonError;
+    use std::task::{Context, Waker};
+
+    use loom::sync::atomic::{AtomicU8, Ordering, Ordering::Relaxed};
+    use loom::sync::{Arc, Mutex, MutexGuard};
+    use slot::Reading;
+    pub(crate) use slot::Slot;
+
+    use super::Woken;
+
+    #[derive(Default)]
+    struct AtomicBool(loom::sync::atomic::AtomicBool);
+
+    impl AtomicBool {
+        fn load(&self, ordering: Ordering) -> bool {
+            self.0.load(ordering)
+        }
+
+        fn store(&self, value: bool, ordering: Ordering) {
+            if value {
+                self.0.store(value, ordering);
+            }
+        }
+    }
+
+    two_polls!();
 }

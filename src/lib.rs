@@ -16,6 +16,7 @@ pub mod codec;
 pub mod conn;
 pub mod date;
 pub mod error;
+mod fair;
 mod http1;
 #[cfg(feature = "http2")]
 mod http2;

@@ -23,6 +23,7 @@ use crate::body::Body;
 use crate::codec::{self, Codec, Head, Kind, Length};
 use crate::conn::{CloseReason, Conn, ConnReport, State, Told};
 use crate::error::BoxError;
+use crate::fair;
 use crate::interim::Message;
 use crate::service::{Failed, Panicked, catch};
 use crate::upgrade::Promise;
@@ -446,11 +447,17 @@ where
         }
     }
 
-    /// Lets other tasks of the thread run, those among them that the kernel has news for: a task that merely wakes itself
-    /// keeps the runtime from asking, for 61 turns of such tasks.
+    /// Lets other tasks of the thread run.
     #[cold]
     pub(super) async fn give_way(&mut self) -> Result<(), Stop> {
-        let mut turn = pin!(tokio::task::yield_now());
-        self.until(|cx, _| turn.as_mut().poll(cx).map(Ok)).await
+        let mut gave_way = false;
+        self.until(|cx, _| {
+            if std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(Ok(()));
+            }
+            fair::give_way(cx);
+            Poll::Pending
+        })
+        .await
     }
 }

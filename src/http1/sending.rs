@@ -1,7 +1,7 @@
 //! The response on its way out: the one place that decides whether the connection goes on, and the body behind the
 //! head, as there is room for it. Knows no framing (the codec's) and no waiting (the connection's).
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::wire::Stop;
 use crate::codec::{Codec, EncodeBody, Kind, Reply};
 use crate::conn::{CloseReason, State, Told};
 use crate::date;
+use crate::fair;
 use crate::service::{Failed, Panicked, catch};
 
 pin_project! {
@@ -155,7 +156,7 @@ where
                 return Poll::Pending;
             }
             if self.wire.has_written_its_share() {
-                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                fair::give_way(cx);
                 return Poll::Pending;
             }
             // A body that has given all it declared, and doesn't say that it ends, is asked once more: it may go on,

@@ -18,6 +18,7 @@ use super::Settings;
 use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
 use crate::conn::{CloseReason, Live, State, Told};
+use crate::fair;
 use crate::limits::READ_MOST;
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
@@ -148,7 +149,7 @@ where
             // once more, in the kernel itself by streams that can, after the runtime had a turn by all others.
             Poll::Ready(_) if !self.live.is_last_look() => {
                 self.live.look_last(true);
-                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                fair::give_way(cx);
             }
             // The step under way tells the body's reader, whose answer still goes out.
             Poll::Ready(Late::Reading) => {

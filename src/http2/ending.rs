@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::frames::code;
 use super::wire::{Half, Tap, goaway};
 use crate::conn::{CloseReason, ConnReport, Http2Error, Live, State};
+use crate::fair;
 use crate::limits::Limits;
 
 /// How long a client is listened to that was told goodbye: a round trip, not more.
@@ -168,6 +169,6 @@ where
             _ => return Poll::Ready(()),
         }
     }
-    let _ = pin!(tokio::task::yield_now()).poll(cx);
+    fair::give_way(cx);
     Poll::Pending
 }

@@ -1,10 +1,12 @@
 //! The streams under way, each polled when it was woken, within the connection's own task: no task a stream, and none for
 //! what is answered at once. Knows nothing of HTTP.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use crate::fair;
 
 /// Who was woken. The task itself is only woken while it doesn't run.
 #[derive(Default)]
@@ -48,7 +50,7 @@ impl Wakes {
     /// The connection is to be polled after others have had the thread.
     pub(super) fn wake_connection_later(&self, task: &Waker) {
         self.lock().is_deferred = true;
-        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(task));
+        fair::give_way(&mut Context::from_waker(task));
     }
 
     /// The task is about to wait; `false`: somebody was woken.

@@ -5,8 +5,8 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use support::browser::Browser;
 use support::{Client, Dockyard, wait_until};
+use wharf_browser::{Browser, Look};
 
 fn pictures() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../dockyard-page");
@@ -32,7 +32,7 @@ fn rows(browser: &Browser, table: &str) -> usize {
 fn its_figures_move_and_it_fits_every_width_and_theme() {
     let dockyard = Dockyard::in_memory(&["--demo"]);
     let browser = Browser::start();
-    browser.look_as(1440, 1000, "light");
+    browser.look(&Look::desktop());
     browser.open(&dockyard.url("/"));
 
     wait_until("requests come in", || number(&browser, "rate") > 10.0);
@@ -76,9 +76,12 @@ fn its_figures_move_and_it_fits_every_width_and_theme() {
     browser.run("seen.number -= 3");
     wait_until("it says how many it has missed", || missed() >= before + 3);
 
-    for (name, width, height) in [("desktop", 1440, 1000), ("phone", 390, 844)] {
+    for (name, look) in [("desktop", Look::desktop()), ("phone", Look::phone())] {
         for theme in ["light", "dark"] {
-            browser.look_as(width, height, theme);
+            browser.look(&Look {
+                dark: theme == "dark",
+                ..look
+            });
             let fits = "return document.documentElement.scrollWidth <= window.innerWidth";
             wait_until("it fits", || browser.run(fits) == true);
             let ground = browser.run("return getComputedStyle(document.body).backgroundColor");
@@ -94,7 +97,7 @@ fn its_figures_move_and_it_fits_every_width_and_theme() {
 fn over_tls_a_browser_speaks_http_2_and_the_page_says_so() {
     let dockyard = Dockyard::in_memory(&["--tls", "--demo"]);
     let browser = Browser::start();
-    browser.look_as(1440, 1000, "light");
+    browser.look(&Look::desktop());
     browser.open(&dockyard.url("/"));
     wait_until("requests come in", || number(&browser, "rate") > 10.0);
     let spoken = "return performance.getEntriesByType('navigation')[0].nextHopProtocol";
@@ -126,7 +129,7 @@ fn over_tls_a_browser_speaks_http_2_and_the_page_says_so() {
 fn a_page_of_a_server_that_nobody_has_asked_says_what_to_try() {
     let dockyard = Dockyard::in_memory(&[]);
     let browser = Browser::start();
-    browser.look_as(1440, 1000, "light");
+    browser.look(&Look::desktop());
     browser.open(&dockyard.url("/"));
     let is_shown = || browser.run("return !document.getElementById('nothing').hidden") == true;
     wait_until("it says what to try", is_shown);
@@ -151,7 +154,10 @@ fn the_log_can_be_filtered_and_paused_and_a_connection_be_looked_at_and_closed()
     client.ask("GET", "/b/x/apple", &[], b"");
     client.ask("GET", "/b/x/pear", &[], b"");
     let browser = Browser::start();
-    browser.look_as(1440, 1000, "dark");
+    browser.look(&Look {
+        dark: true,
+        ..Look::desktop()
+    });
     browser.open(&dockyard.url("/"));
     wait_until("the lines are there", || {
         browser.text("log").contains("/b/x/pear")
@@ -221,7 +227,7 @@ fn the_drain_button_shows_the_drain_and_the_server_ends() {
         slow.answer("PUT").unwrap().status
     });
     let browser = Browser::start();
-    browser.look_as(1440, 1000, "light");
+    browser.look(&Look::desktop());
     browser.open(&dockyard.url("/"));
     wait_until("it serves", || browser.text("phase") == "serving");
 

@@ -95,6 +95,7 @@ impl Browser {
         let session = browser.post(
             "",
             &json!({ "capabilities": { "alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
             "goog:chromeOptions": { "args": [
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -116,6 +117,30 @@ impl Browser {
     /// What a script returns.
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// The text of an element, as it is shown.
+    pub fn text(&self, id: &str) -> String {
+        let text = self.run(&format!("return document.getElementById('{id}').innerText"));
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A click with all that belongs to it.
+    pub fn click(&self, selector: &str) {
+        let found = self.post(
+            "/element",
+            &json!({ "using": "css selector", "value": selector }),
+        );
+        let element = found
+            .as_object()
+            .and_then(|found| found.values().next()?.as_str());
+        let element = element.expect("an element").to_owned();
+        self.post(&format!("/element/{element}/click"), &json!({}));
+    }
+
+    /// Says yes to what the page asks in a window of its own.
+    pub fn accept_question(&self) {
+        self.post("/alert/accept", &json!({}));
     }
 
     /// From now on pages are shown like this.

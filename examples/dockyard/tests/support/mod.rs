@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-pub(crate) mod browser;
-
 /// How long something may take that takes a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 

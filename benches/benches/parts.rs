@@ -8,30 +8,27 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use wharf::Limits;
 use wharf::codec::{Codec, DecodeBody, Httparse, Piece, Strict};
-
-const TINY: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-const BROWSER: &str = "GET /static/css/main.3f2a.css?v=1 HTTP/1.1\r\n\
-    Host: www.example.com\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
-    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
-    Accept-Language: en-GB,en;q=0.5\r\n\
-    Accept-Encoding: gzip, deflate, br, zstd\r\n\
-    Referer: https://www.example.com/a/page/with/a/path\r\n\
-    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; consent=yes\r\n\
-    Cache-Control: max-age=0\r\n\r\n";
+use wharf_benches::Workload;
 
 fn head(c: &mut Criterion) {
     let mut group = c.benchmark_group("head");
-    for (name, text) in [("tiny", TINY), ("browser", BROWSER)] {
+    for workload in [Workload::Tiny, Workload::Browser] {
+        let (name, text) = (workload.name(), workload.reads().concat());
         group.throughput(Throughput::Bytes(text.len() as u64));
         let limits = Limits::default();
         group.bench_function(BenchmarkId::new("strict", name), |bench| {
             let mut codec = Strict::new(&limits);
-            bench.iter_with_setup(|| BytesMut::from(text), |input| decode(&mut codec, input));
+            bench.iter_with_setup(
+                || BytesMut::from(text.as_slice()),
+                |input| decode(&mut codec, input),
+            );
         });
         group.bench_function(BenchmarkId::new("httparse", name), |bench| {
             let mut codec = Httparse::new(&limits);
-            bench.iter_with_setup(|| BytesMut::from(text), |input| decode(&mut codec, input));
+            bench.iter_with_setup(
+                || BytesMut::from(text.as_slice()),
+                |input| decode(&mut codec, input),
+            );
         });
     }
     group.finish();
@@ -96,16 +93,14 @@ fn connection(c: &mut Criterion) {
         .build()
         .expect("a runtime");
     let mut group = c.benchmark_group("connection");
-    let post = [
-        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1024\r\n\r\n".as_slice(),
-        &[b'x'; 1024],
-    ];
-    for (name, message, answers) in [
-        ("tiny", TINY.into(), 1),
-        ("browser", BROWSER.into(), 1),
-        ("16 pipelined", TINY.repeat(16).into_bytes(), 16),
-        ("post", post.concat(), 1),
+    for workload in [
+        Workload::Tiny,
+        Workload::Browser,
+        Workload::Pipelined,
+        Workload::Post,
     ] {
+        let (name, answers) = (workload.name(), workload.requests());
+        let message = workload.reads().concat();
         group.throughput(Throughput::Elements(answers));
         for (server, start) in [("wharf", wharf as fn(DuplexStream)), ("hyper", hyper)] {
             group.bench_function(BenchmarkId::new(server, name), |bench| {

@@ -30,15 +30,7 @@ pub(crate) async fn find(
     interrupt: &mut Interrupt,
     view: &mut View,
 ) -> Result<(Outcome, String), String> {
-    let look = Plan {
-        load: Load::Closed,
-        end: End::After(FIRST_LOOK),
-        ..Plan::clone(plan)
-    };
-    let look = run(&Arc::new(look), interrupt, &mut |progress| {
-        view.show(progress)
-    })
-    .await?;
+    let look = first_look(plan, interrupt, view).await?;
     if look.ended != Ended::Done {
         return Ok((look, "the search had not begun".to_owned()));
     }
@@ -65,15 +57,8 @@ pub(crate) async fn find(
         let outcome = run(&attempt, interrupt, &mut |progress| view.show(progress)).await?;
         if outcome.ended != Ended::Done {
             let ended = outcome.ended.clone();
-            let sentence = match search.held {
-                Some(held) => format!(
-                    "the search was cut short; it held at {}/s",
-                    grouped(held as u64)
-                ),
-                None => "the search was cut short before any rate held".to_owned(),
-            };
             let best = best.unwrap_or(outcome);
-            return Ok((Outcome { ended, ..best }, sentence));
+            return Ok((Outcome { ended, ..best }, search.cut_short()));
         }
         let verdict = judge(&outcome, condition);
         let next = search.learn(verdict.is_ok());
@@ -96,16 +81,33 @@ pub(crate) async fn find(
             grouped(search.failed.unwrap_or(search.rate).max(1.0) as u64)
         ));
     };
+    let failed = search
+        .failed
+        .map_or("any that was tried above".to_owned(), |failed| {
+            grouped(failed as u64)
+        });
     let sentence = format!(
-        "knee: {} requests/s is the highest rate found at which {condition} holds; it doesn't at {}",
+        "knee: {} requests/s is the highest rate found at which {condition} holds; it doesn't at {failed}",
         grouped(held as u64),
-        search
-            .failed
-            .map_or("any that was tried above".to_owned(), |failed| grouped(
-                failed as u64
-            )),
     );
     Ok((outcome, sentence))
+}
+
+/// A closed loop, by which the search knows where to begin.
+async fn first_look(
+    plan: &Plan,
+    interrupt: &mut Interrupt,
+    view: &mut View,
+) -> Result<Outcome, String> {
+    let look = Plan {
+        load: Load::Closed,
+        end: End::After(FIRST_LOOK),
+        ..plan.clone()
+    };
+    run(&Arc::new(look), interrupt, &mut |progress| {
+        view.show(progress)
+    })
+    .await
 }
 
 /// Where the knee is, as far as it is known.
@@ -135,6 +137,16 @@ impl Search {
             held: None,
             failed: None,
             is_doubted: false,
+        }
+    }
+
+    fn cut_short(&self) -> String {
+        match self.held {
+            Some(held) => format!(
+                "the search was cut short; it held at {}/s",
+                grouped(held as u64)
+            ),
+            None => "the search was cut short before any rate held".to_owned(),
         }
     }
 

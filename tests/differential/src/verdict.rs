@@ -150,57 +150,38 @@ mod tests {
         }
     }
 
+    /// Beside hyper, which may be excused.
+    fn judged(excused: Option<&str>, payload: &Payload, wharf: Outcome, hyper: Outcome) -> Beside {
+        beside(&documents(excused), "hyper", payload, &wharf, &hyper)
+    }
+
     #[test]
     fn taking_what_another_refuses_is_laxer() {
         let invalid = payload(&[], Some("rule"), &[]);
-        let judged = beside(
-            &documents(Some("hyper")),
-            "hyper",
-            &invalid,
-            &took(&["/x"], 200),
-            &took(&[], 400),
-        );
+        let judged = judged(Some("hyper"), &invalid, took(&["/x"], 200), took(&[], 400));
         assert_eq!(judged, Beside::Laxer);
     }
 
     #[test]
     fn reading_something_else_than_another_is_laxer() {
         let invalid = payload(&["/x"], Some("rule"), &[]);
-        let judged = beside(
-            &documents(None),
-            "hyper",
-            &invalid,
-            &took(&["/x"], 400),
-            &took(&["/y", "/z"], 200),
-        );
+        let other = took(&["/y", "/z"], 200);
+        let judged = judged(None, &invalid, took(&["/x"], 400), other);
         assert_eq!(judged, Beside::Laxer);
     }
 
     #[test]
     fn refusing_the_rest_of_what_another_takes_is_stricter() {
         let invalid = payload(&["/x"], Some("rule"), &[]);
-        let judged = beside(
-            &documents(None),
-            "hyper",
-            &invalid,
-            &took(&["/x"], 400),
-            &took(&["/x", "/never"], 200),
-        );
+        let other = took(&["/x", "/never"], 200);
+        let judged = judged(None, &invalid, took(&["/x"], 400), other);
         assert_eq!(judged, Beside::Stricter);
     }
 
     #[test]
     fn another_that_refuses_what_is_valid_must_be_named() {
         let valid = payload(&["/x"], None, &[]);
-        let judge = |excused| {
-            beside(
-                &documents(excused),
-                "hyper",
-                &valid,
-                &took(&["/x"], 200),
-                &took(&[], 400),
-            )
-        };
+        let judge = |excused| judged(excused, &valid, took(&["/x"], 200), took(&[], 400));
         assert_eq!(judge(None), Beside::Laxer);
         assert_eq!(judge(Some("Node")), Beside::Laxer);
         assert_eq!(judge(Some("hyper")), Beside::OtherDiffers);
@@ -209,13 +190,7 @@ mod tests {
     #[test]
     fn a_name_in_the_list_excuses_no_misreading_of_wharfs_own() {
         let valid = payload(&["/x"], None, &[]);
-        let judged = beside(
-            &documents(Some("hyper")),
-            "hyper",
-            &valid,
-            &took(&["/y"], 200),
-            &took(&[], 400),
-        );
+        let judged = judged(Some("hyper"), &valid, took(&["/y"], 200), took(&[], 400));
         assert_eq!(judged, Beside::Laxer);
     }
 

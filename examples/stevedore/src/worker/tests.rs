@@ -120,6 +120,12 @@ fn verify(requests: u64, pipeline: usize) -> Plan {
     }
 }
 
+/// A request every 10 ms.
+const EVERY_10_MS: Load = Load::Open {
+    rate: 100.0,
+    arrivals: Arrivals::Even,
+};
+
 #[track_caller]
 fn near(nanos: u64, millis: f64) {
     let measured = nanos as f64 / 1e6;
@@ -164,13 +170,9 @@ async fn percentiles_agree_with_the_truth() {
 #[tokio::test(start_paused = true)]
 async fn latency_counts_from_when_a_request_was_due() {
     // One connection, a request every 10 ms, 20 ms each: the one after waits ever longer, and a closed loop wouldn't tell.
-    let load = Load::Open {
-        rate: 100.0,
-        arrivals: Arrivals::Even,
-    };
     let tally = measure(
         Plan {
-            load,
+            load: EVERY_10_MS,
             ..requests(10)
         },
         |_, _| after(20),
@@ -187,13 +189,9 @@ async fn latency_counts_from_when_a_request_was_due() {
 
 #[tokio::test(start_paused = true)]
 async fn enough_connections_leave_no_gap() {
-    let load = Load::Open {
-        rate: 100.0,
-        arrivals: Arrivals::Even,
-    };
     let tally = measure(
         Plan {
-            load,
+            load: EVERY_10_MS,
             connections: 3,
             ..requests(50)
         },
@@ -207,12 +205,8 @@ async fn enough_connections_leave_no_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_due_and_found_no_connection_is_unfinished() {
-    let load = Load::Open {
-        rate: 100.0,
-        arrivals: Arrivals::Even,
-    };
     let plan = Plan {
-        load,
+        load: EVERY_10_MS,
         end: End::After(Duration::from_secs(1)),
         ..plan()
     };

@@ -1,4 +1,4 @@
-//! The body, in both directions: one concrete type, whose content is there, comes through the [`slot`], or is any other body.
+//! The body, in both directions: one concrete type, whose content is there, comes through the `slot`, or is any other body.
 //!
 //! Nothing here knows the socket or how bodies are framed.
 
@@ -23,7 +23,7 @@ pub(crate) use slot::{Reading, Slot};
 ///
 /// A handler gets one with each request and may return one, built [`From`] bytes or text or, by
 /// [`new`](Body::new), from any other `http_body::Body`. An error that comes out of a request's body is a
-/// [`Reject`]: the bytes were malformed, too many or too late, or ended before their declared length. A short body
+/// [`Reject`](crate::error::Reject): the bytes were malformed, too many or too late, or ended before their declared length. A short body
 /// never looks complete.
 ///
 /// ```

@@ -87,6 +87,11 @@ impl<M> Http<M> {
 ///   stream.
 /// - `CONNECT`, with a [`Protocol`](crate::upgrade::Protocol) or without, leaves HTTP as in HTTP/1: [`upgrade::on`](crate::upgrade::on).
 /// - Nothing is pushed.
+///
+/// What can't be otherwise as long as h2 frames: a request whose fields exceed
+/// [`http2_header_list_bytes`](Limits::http2_header_list_bytes) is answered by h2 itself, with a 431 without content, of which neither
+/// `on_reject` nor `on_refused` hears. A forbidden byte in a field and a `WINDOW_UPDATE` of 0 on a stream
+/// end the connection and not just the stream, as RFC 9113 section 5.4.1 allows.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct WithHttp2<M = fn(&Limits) -> Strict> {

@@ -269,9 +269,11 @@ mod tests {
 
     #[test]
     fn a_whole_head_is_measured_and_one_that_is_not_usual_is_left_to_the_scan() {
-        let mut limits = Limits::default();
-        limits.request_line_bytes = 16;
-        limits.head_bytes = 64;
+        let limits = Limits {
+            request_line_bytes: 16,
+            head_bytes: 64,
+            ..Limits::default()
+        };
         let bounds = Bounds::from(&limits);
         let head = "GET / HTTP/1.1\r\nA: b\r\n\r\n";
         let behind = format!("{head}more\r\n");

@@ -131,7 +131,8 @@ fn a_request_line_is_at_most_a_head_and_what_offsets_can_hold() {
 
 #[test]
 fn each_time_is_above_zero_and_at_most_a_century() {
-    let times: [(&str, fn(&mut Limits, Duration)); 9] = [
+    type Change = fn(&mut Limits, Duration);
+    let times: [(&str, Change); 9] = [
         ("head_timeout", |l, v| l.head_timeout = v),
         ("idle_timeout", |l, v| l.idle_timeout = v),
         ("ready_timeout", |l, v| l.ready_timeout = v),

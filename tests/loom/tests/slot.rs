@@ -1,6 +1,11 @@
 //! The slot through which a request's content crosses: the container's own file, with loom's locks and atomics under it.
 //! A wake-up that is lost shows as a deadlock, which loom reports.
 
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the second one stands above other atomics"
+)]
+
 #[path = "../../../src/body/slot.rs"]
 mod slot;
 

@@ -54,6 +54,17 @@ fn they_come_four_times_a_second() {
 }
 
 #[test]
+fn whoever_watches_is_told_of_a_stop_however_quick_it_is() {
+    let dockyard = Dockyard::in_memory(&[]);
+    let mut watcher = Watcher::of(&dockyard);
+    watcher.frame();
+    dockyard.signal("TERM");
+    wait_until("the last word is read", || {
+        watcher.0.line() == "event: stopped"
+    });
+}
+
+#[test]
 fn they_say_what_connections_requests_and_the_store_have_done() {
     let dockyard = Dockyard::in_memory(&["--largest", "1KiB", "--budget", "2KiB"]);
     let mut watcher = Watcher::of(&dockyard);

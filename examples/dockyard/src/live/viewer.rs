@@ -1,5 +1,5 @@
 //! A page that watches: what was before it came, then the frames. It stays while the server drains, to show that, and is
-//! gone when nobody but viewers is left to wait for.
+//! gone when nobody but viewers is left to wait for. Its last word says so, since a drain may fit between two frames.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,6 +13,9 @@ use wharf::Phase;
 use wharf_middleware::sse::Subscription;
 
 use super::{Shared, lock};
+
+/// The server has stopped as it should: whoever hears nothing more without this has lost it.
+const GOODBYE: Bytes = Bytes::from_static(b"event: stopped\ndata: stopped\n\n");
 
 /// Who watches: how many pages on which connection. HTTP/2 carries several on one.
 #[derive(Default)]
@@ -48,6 +51,7 @@ pub(super) struct Viewer {
     shared: Arc<Shared>,
     connection: u64,
     hello: Option<Bytes>,
+    goodbye: Option<Bytes>,
     frames: Pin<Box<Subscription>>,
 }
 
@@ -60,6 +64,7 @@ impl Viewer {
             shared,
             connection,
             hello,
+            goodbye: Some(GOODBYE),
             frames,
         }
     }
@@ -78,11 +83,11 @@ impl Stream for Viewer {
         if let Some(hello) = self.hello.take() {
             return Poll::Ready(Some(Ok(hello)));
         }
-        if self.is_last() {
-            return Poll::Ready(None);
-        }
-        let frame = ready!(self.frames.as_mut().poll_next(cx));
-        Poll::Ready(frame)
+        let frame = match self.is_last() {
+            true => None,
+            false => ready!(self.frames.as_mut().poll_next(cx)),
+        };
+        Poll::Ready(frame.or_else(|| self.goodbye.take().map(Ok)))
     }
 }
 

@@ -211,6 +211,18 @@ async fn a_store_in_a_bucket_keeps_its_promises() {
 
 #[cfg(feature = "s3")]
 #[tokio::test]
+async fn a_store_in_a_bucket_of_somebody_elses_service_keeps_its_promises() {
+    let scratch = tempfile::tempdir().unwrap();
+    let service = s3_like::Moto::start();
+    let settings = s3_like::settings(&service.bucket, scratch.path(), LARGEST);
+    keeps_its_promises(async |changes| {
+        Box::new(dockyard::store::s3::S3::new(settings, changes).unwrap()) as _
+    })
+    .await;
+}
+
+#[cfg(feature = "s3")]
+#[tokio::test]
 async fn whoever_signs_wrongly_is_refused_and_told() {
     let scratch = tempfile::tempdir().unwrap();
     let bucket = s3_like::start().await;

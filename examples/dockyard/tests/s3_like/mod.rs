@@ -2,7 +2,9 @@
 //! service's own tags, listings; and every request must be signed.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -64,6 +66,46 @@ pub(crate) async fn start() -> String {
             .await
     });
     format!("http://{address}/bucket")
+}
+
+/// A service that others have built after S3, as a child process: Python's moto. It believes every signature.
+pub(crate) struct Moto {
+    child: Child,
+    /// The address of a bucket there.
+    pub(crate) bucket: String,
+}
+
+impl Moto {
+    pub(crate) fn start() -> Self {
+        let tool = std::env::var("MOTO_SERVER").unwrap_or_else(|_| "moto_server".into());
+        let mut child = Command::new(&tool)
+            .args(["--host", "127.0.0.1", "--port", "0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("`{tool}` can't be run ({error}): pip install 'moto[server]', and name it in MOTO_SERVER")
+            });
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()))
+            .expect("moto says where it listens");
+        std::thread::spawn(move || lines.for_each(drop));
+        let bucket = format!("{address}/bucket");
+        let made = Command::new("curl")
+            .args(["-sSf", "--noproxy", "*", "-X", "PUT", &bucket])
+            .status();
+        assert!(made.unwrap().success(), "a bucket is made");
+        Self { child, bucket }
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 async fn answer(State(bucket): State<Arc<Bucket>>, request: Request<Body>) -> Response<Body> {

@@ -1,6 +1,8 @@
 //! What the ecosystem offers, on wharf, unchanged: sessions, gRPC-web, GraphQL, OpenTelemetry. Nothing here adapts anything. A
 //! package of its own, because these crates bring a hundred others.
 
+mod support;
+
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
@@ -8,18 +10,19 @@ use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema};
 use async_graphql_axum::GraphQL;
 use axum::Router;
 use axum::routing::get;
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::{Request, Response};
 use opentelemetry::trace::SpanKind;
 use opentelemetry_instrumentation_tower::http::server;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_web::GrpcWebLayer;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 use wharf::test::{Client, connect};
 use wharf::{Body, BoxError, Http};
+
+use support::Raw;
 
 async fn post(client: &mut Client, path: &str, kind: &str, body: &[u8]) -> Response<Bytes> {
     let request = Request::post(path).header("content-type", kind);
@@ -65,45 +68,6 @@ async fn async_graphql_answers_as_a_service() {
     let query = br#"{"query":"{ sum(a: 2, b: 3) }"}"#;
     let response = post(&mut client, "/", "application/json", query).await;
     assert_eq!(response.body(), r#"{"data":{"sum":5}}"#);
-}
-
-/// Messages are bytes as they are, so that no schema has to be compiled.
-#[derive(Debug, Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let all = from.remaining();
-        Ok(Some(from.copy_to_bytes(all)))
-    }
 }
 
 /// What tonic generates for a service with one method: it says its message twice.

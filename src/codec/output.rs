@@ -94,7 +94,7 @@ impl Output {
 
     fn put_chunks<B: Buf>(&mut self, mut buf: B, promised: usize) -> usize {
         let mut left = promised;
-        while left > 0 {
+        loop {
             let chunk = buf.chunk();
             let count = chunk.len().min(left);
             if count == 0 {
@@ -441,6 +441,19 @@ mod tests {
             sizes.insert(output.capacity());
         }
         assert!(sizes.len() <= 16, "{sizes:?}");
+    }
+
+    #[test]
+    fn what_just_fits_needs_no_more_memory() {
+        for (more, is_more) in [(23, false), (24, false), (25, true)] {
+            let mut output = Output::default();
+            output.put(&[b'x'; FIRST - 24]);
+            let before = output.capacity();
+            assert_eq!(before, FIRST);
+            output.put(&vec![b'y'; more]);
+            assert_eq!(output.capacity() > before, is_more, "{more}");
+            assert_eq!(output.len(), FIRST - 24 + more);
+        }
     }
 
     #[test]

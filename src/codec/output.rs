@@ -430,6 +430,10 @@ mod tests {
         assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 2);
         output.put(b"tail");
         assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 3);
+        output.advance(LARGE);
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 2);
+        output.advance(LARGE);
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 1);
     }
 
     #[test]
@@ -464,9 +468,30 @@ mod tests {
         assert_eq!(output.len(), 3000);
         output.advance(3000);
         output.shrink(4096);
-        assert!(output.capacity() >= 3000);
-        output.shrink(1024);
+        let capacity = output.capacity();
+        assert!(capacity >= 3000);
+        output.shrink(capacity);
+        assert_eq!(output.capacity(), capacity);
+        output.shrink(capacity - 1);
         assert_eq!(output.capacity(), 0);
+    }
+
+    #[test]
+    fn what_the_peer_has_makes_room_where_it_is_at_least_as_much_as_is_owed() {
+        for (taken, more, is_more) in [
+            (FIRST / 2 - 1, 100, true),
+            (FIRST / 2, 100, false),
+            (FIRST / 2, FIRST / 2, false),
+            (FIRST / 2, FIRST / 2 + 1, true),
+            (FIRST / 2 + 1, 100, false),
+        ] {
+            let mut output = Output::default();
+            output.put(&[b'x'; FIRST]);
+            output.advance(taken);
+            output.put(&vec![b'y'; more]);
+            assert_eq!(output.capacity() > FIRST, is_more, "{more} behind {taken}");
+            assert_eq!(output.len(), FIRST - taken + more);
+        }
     }
 
     #[test]

@@ -345,7 +345,6 @@ fn request_line(line: &[u8]) -> Result<RequestLine, (Reason, usize)> {
 /// Whether it is 1.0; a higher minor version is served as 1.1 (RFC 9110 section 2.5).
 fn version(version: &[u8]) -> Result<bool, Reason> {
     match version {
-        b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
         [
             b'H',

@@ -699,3 +699,16 @@ fn content_goes_out_as_its_framing_says() {
         assert_eq!(output.as_slice().unwrap(), expected.as_bytes());
     }
 }
+
+#[test]
+fn only_a_body_that_the_close_ends_is_not_framed() {
+    for (state, is_framed) in [
+        (State::Silent, true),
+        (State::Known(3), true),
+        (State::Chunked, true),
+        (State::UntilClose, false),
+    ] {
+        let encoder = BodyEncoder::new(state);
+        assert_eq!(encoder.is_framed(), is_framed, "{encoder:?}");
+    }
+}

@@ -265,9 +265,8 @@ impl Chunked {
         loop {
             let room = self.bounds.trailer_bytes.saturating_sub(self.trailer_bytes);
             let window = input.get(..room).unwrap_or(input);
-            let is_resumed = self.looked > 0;
             let fresh = window.get(self.looked..).unwrap_or_default();
-            let line = if is_resumed && memchr(b'\n', fresh).is_none() {
+            let line = if memchr(b'\n', fresh).is_none() {
                 Line::Incomplete
             } else {
                 field::line(window, 0).map_err(|_| Reject::new(Reason::Trailer))?
@@ -373,7 +372,7 @@ fn after_quoted(mut rest: &[u8]) -> Option<&[u8]> {
         rest = match rest {
             [b'"', after @ ..] => return Some(after),
             [b'\\', escaped, after @ ..] if is_text(*escaped) => after,
-            [b'\\', ..] => return None,
+            // A backslash before anything else, too: what is behind it is refused next.
             [byte, after @ ..] if is_text(*byte) => after,
             _ => return None,
         };

@@ -175,3 +175,23 @@ fn trim(value: &[u8]) -> (usize, usize) {
     }
     (start, end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_found_where_it_is_first_near_and_far() {
+        for at in 0..100 {
+            for behind in 0..20 {
+                let mut bytes = vec![b'a'; at + behind];
+                assert_eq!(position(b':', &bytes), None);
+                assert_eq!(position_far(b':', &bytes), None);
+                bytes.insert(at, b':');
+                bytes.push(b':');
+                assert_eq!(position(b':', &bytes), Some(at));
+                assert_eq!(position_far(b':', &bytes), Some(at));
+            }
+        }
+    }
+}

@@ -288,6 +288,11 @@ mod tests {
         ] {
             assert_eq!(whole_head(other.as_bytes(), &bounds), None, "{other:?}");
         }
+        for (lines, is_found) in [(3, true), (4, true), (5, false)] {
+            assert_eq!(bounds.leading_bytes, 8);
+            let head = format!("{}{head}", "\r\n".repeat(lines));
+            assert_eq!(whole_head(head.as_bytes(), &bounds).is_some(), is_found);
+        }
         for (len, is_found) in [(63, true), (64, true), (65, false)] {
             let head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(len - 23));
             assert_eq!(head.len(), len);

@@ -32,7 +32,6 @@ pub(super) fn find(bytes: &[u8], start: usize, end: usize) -> Option<&'static En
     let len = end.checked_sub(start)?;
     let last = u64::from_le_bytes(*bytes.get(..end)?.last_chunk::<8>()?);
     let key = match len {
-        0 => return None,
         1..8 => {
             let name = last >> (8 * (8 - len));
             Key {
@@ -40,6 +39,7 @@ pub(super) fn find(bytes: &[u8], start: usize, end: usize) -> Option<&'static En
                 last: name,
             }
         }
+        // No name at all comes here, too, and no entry is as short.
         _ => {
             let first = u64::from_le_bytes(*bytes.get(start..)?.first_chunk::<8>()?);
             Key { first, last }

@@ -94,7 +94,7 @@ impl Output {
 
     fn put_chunks<B: Buf>(&mut self, mut buf: B, promised: usize) -> usize {
         let mut left = promised;
-        while left > 0 {
+        loop {
             let chunk = buf.chunk();
             let count = chunk.len().min(left);
             if count == 0 {
@@ -430,6 +430,10 @@ mod tests {
         assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 2);
         output.put(b"tail");
         assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 3);
+        output.advance(LARGE);
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 2);
+        output.advance(LARGE);
+        assert_eq!(output.slices(&mut [IoSlice::new(&[]); 4]), 1);
     }
 
     #[test]
@@ -444,6 +448,19 @@ mod tests {
     }
 
     #[test]
+    fn what_just_fits_needs_no_more_memory() {
+        for (more, is_more) in [(23, false), (24, false), (25, true)] {
+            let mut output = Output::default();
+            output.put(&[b'x'; FIRST - 24]);
+            let before = output.capacity();
+            assert_eq!(before, FIRST);
+            output.put(&vec![b'y'; more]);
+            assert_eq!(output.capacity() > before, is_more, "{more}");
+            assert_eq!(output.len(), FIRST - 24 + more);
+        }
+    }
+
+    #[test]
     fn memory_is_given_back_only_when_nothing_is_owed() {
         let mut output = Output::default();
         output.put(&[b'x'; 3000]);
@@ -451,9 +468,30 @@ mod tests {
         assert_eq!(output.len(), 3000);
         output.advance(3000);
         output.shrink(4096);
-        assert!(output.capacity() >= 3000);
-        output.shrink(1024);
+        let capacity = output.capacity();
+        assert!(capacity >= 3000);
+        output.shrink(capacity);
+        assert_eq!(output.capacity(), capacity);
+        output.shrink(capacity - 1);
         assert_eq!(output.capacity(), 0);
+    }
+
+    #[test]
+    fn what_the_peer_has_makes_room_where_it_is_at_least_as_much_as_is_owed() {
+        for (taken, more, is_more) in [
+            (FIRST / 2 - 1, 100, true),
+            (FIRST / 2, 100, false),
+            (FIRST / 2, FIRST / 2, false),
+            (FIRST / 2, FIRST / 2 + 1, true),
+            (FIRST / 2 + 1, 100, false),
+        ] {
+            let mut output = Output::default();
+            output.put(&[b'x'; FIRST]);
+            output.advance(taken);
+            output.put(&vec![b'y'; more]);
+            assert_eq!(output.capacity() > FIRST, is_more, "{more} behind {taken}");
+            assert_eq!(output.len(), FIRST - taken + more);
+        }
     }
 
     #[test]

@@ -44,7 +44,6 @@ impl From<&Limits> for Bounds {
 #[cold]
 pub(super) fn put_back(input: &mut BytesMut, head: &[u8]) {
     let rest = input.split();
-    input.reserve(head.len() + rest.len());
     input.extend_from_slice(head);
     input.extend_from_slice(&rest);
 }
@@ -238,8 +237,7 @@ impl Scan {
     fn fields(&mut self, input: &[u8], bounds: &Bounds) -> Result<Option<usize>, Reject> {
         let limit = self.start + bounds.head_bytes;
         let window = input.get(..limit).unwrap_or(input);
-        let is_resumed = self.looked > self.line;
-        if is_resumed && memchr(b'\n', window.get(self.looked..).unwrap_or_default()).is_none() {
+        if memchr(b'\n', window.get(self.looked..).unwrap_or_default()).is_none() {
             return self.half_a_field(window, limit);
         }
         let mut at = self.line;
@@ -347,7 +345,6 @@ fn request_line(line: &[u8]) -> Result<RequestLine, (Reason, usize)> {
 /// Whether it is 1.0; a higher minor version is served as 1.1 (RFC 9110 section 2.5).
 fn version(version: &[u8]) -> Result<bool, Reason> {
     match version {
-        b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
         [
             b'H',

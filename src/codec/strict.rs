@@ -278,4 +278,23 @@ mod tests {
         assert!(codec.usual(&mut input, &mut parts).is_some());
         assert_eq!((parts.uri.path(), &input[..]), ("/a", &b"more"[..]));
     }
+
+    #[test]
+    fn a_thread_keeps_room_for_as_many_fields_as_are_usual() {
+        let limits = Limits {
+            header_fields: 2 * ROOM,
+            ..Limits::default()
+        };
+        let codec = Strict::new(&limits);
+        for (count, kept) in [(ROOM, ROOM), (ROOM + 1, 0), (ROOM, ROOM)] {
+            let fields = "A: bcde\r\n".repeat(count);
+            let head = format!("GET / HTTP/1.0\r\n{fields}\r\n");
+            let mut parts = http::Request::new(()).into_parts().0;
+            let mut input = BytesMut::from(head.as_str());
+            assert!(codec.usual(&mut input, &mut parts).is_some());
+            let desk = DESK.take().unwrap();
+            assert_eq!(desk.fields.capacity(), kept, "{count}");
+            DESK.set(Some(desk));
+        }
+    }
 }

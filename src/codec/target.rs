@@ -182,7 +182,7 @@ pub(super) fn path_and_query_len(bytes: &[u8]) -> Option<usize> {
     let mut all = PLAIN;
     let len = bytes.iter().position(|&b| {
         let class = class(b);
-        all &= class | !PLAIN;
+        all &= class;
         class & PATH == 0
     })?;
     let path = bytes.get(..len)?;

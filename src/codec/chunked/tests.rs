@@ -255,6 +255,28 @@ fn a_size_line_may_be_as_long_as_the_limit() {
 }
 
 #[test]
+fn a_size_without_extensions_may_be_as_long_as_the_limit() {
+    for limit in 2..10 {
+        let limits = Limits {
+            chunk_line_bytes: limit,
+            ..limits()
+        };
+        for digits in 1..10 {
+            let line = format!("{:0>digits$}\r\n", 1);
+            let expected = match line.len() <= limit {
+                true => Ok(End::Incomplete),
+                false => Err(Reason::ChunkOverhead),
+            };
+            assert_eq!(
+                outcome_within(&limits, line.as_bytes()).end,
+                expected,
+                "{digits} digits, at most {limit} bytes"
+            );
+        }
+    }
+}
+
+#[test]
 fn framing_beyond_the_allowance_is_bounded_in_all() {
     // A chunk of one byte excuses 18 bytes; this line is 20 longer than that.
     let chunk = format!("1;{}\r\na\r\n", "x".repeat(34));
@@ -323,16 +345,18 @@ fn small_chunks_come_together_and_large_ones_uncopied() {
 }
 
 #[test]
-fn coalescing_is_bounded() {
-    let chunk = format!("200\r\n{}\r\n", "a".repeat(512));
-    let mut decoder = Chunked::new((&limits()).into());
-    let mut input = BytesMut::from(chunk.repeat(100).as_str());
-    let mut content = 0;
-    while let Some(Piece::Data(data)) = decoder.decode(&mut input).unwrap() {
-        assert!(data.len() <= TOGETHER);
-        content += data.len();
+fn as_many_small_chunks_as_fit_come_together() {
+    for (size, together) in [(512, TOGETHER), (511, 32 * 511), (513, 31 * 513)] {
+        let chunk = format!("{size:x}\r\n{}\r\n", "a".repeat(size));
+        let mut decoder = Chunked::new((&limits()).into());
+        let mut input = BytesMut::from(chunk.repeat(100).as_str());
+        let mut sizes = Vec::new();
+        while let Some(Piece::Data(data)) = decoder.decode(&mut input).unwrap() {
+            sizes.push(data.len());
+        }
+        let rest = 100 * size - 3 * together;
+        assert_eq!(sizes, [together, together, together, rest], "{size}");
     }
-    assert_eq!(content, 51_200);
 }
 
 #[test]

@@ -334,6 +334,20 @@ fn no_control_character_leaves_in_a_value() {
 }
 
 #[test]
+fn a_byte_below_a_space_is_told_from_all_others() {
+    for length in 0..40 {
+        assert!(!has_control(&vec![b'v'; length]));
+        for at in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut value = vec![b'v'; length];
+                value[at] = byte;
+                assert_eq!(has_control(&value), byte < b' ', "{byte} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
 fn interim_heads_carry_their_fields_only() {
     let fields = parts(
         200,
@@ -610,6 +624,30 @@ fn a_buf_that_has_less_than_it_said_is_an_error_however_the_body_is_framed() {
     }
 }
 
+/// Says that it has as much as can be said, and has nothing.
+struct Boast;
+
+impl Buf for Boast {
+    fn remaining(&self) -> usize {
+        usize::MAX
+    }
+
+    fn chunk(&self) -> &[u8] {
+        b""
+    }
+
+    fn advance(&mut self, _: usize) {}
+}
+
+#[test]
+fn a_chunk_of_any_size_has_its_digits() {
+    let mut encoder = BodyEncoder::new(State::Chunked);
+    let mut output = Output::default();
+    let error = encoder.data(Boast, &mut output).unwrap_err();
+    assert_eq!(error, EncodeError::TooShort);
+    assert_eq!(output.as_slice().unwrap(), b"ffffffffffffffff\r\n");
+}
+
 #[test]
 fn each_error_says_what_is_wrong() {
     let mismatch = EncodeError::LengthMismatch {
@@ -659,5 +697,18 @@ fn content_goes_out_as_its_framing_says() {
         let mut output = Output::default();
         encoder.data(&b"abc"[..], &mut output).unwrap();
         assert_eq!(output.as_slice().unwrap(), expected.as_bytes());
+    }
+}
+
+#[test]
+fn only_a_body_that_the_close_ends_is_not_framed() {
+    for (state, is_framed) in [
+        (State::Silent, true),
+        (State::Known(3), true),
+        (State::Chunked, true),
+        (State::UntilClose, false),
+    ] {
+        let encoder = BodyEncoder::new(state);
+        assert_eq!(encoder.is_framed(), is_framed, "{encoder:?}");
     }
 }

@@ -195,6 +195,17 @@ fn a_host_value_is_a_host_and_perhaps_a_port() {
 }
 
 #[test]
+fn a_port_is_what_sixteen_bits_hold() {
+    for number in 0..=u32::from(u16::MAX) + 1 {
+        let expected = u16::try_from(number).ok();
+        assert_eq!(port(number.to_string().as_bytes()), expected, "{number}");
+    }
+    for other in ["/", ":", "1/", "1:", "-1", "+1", " 1"] {
+        assert_eq!(port(other.as_bytes()), None, "{other:?}");
+    }
+}
+
+#[test]
 fn no_bytes_are_copied_out_of_an_origin_target() {
     let target = Bytes::from_static(b"/a?b");
     let uri = uri(Form::Origin, target.clone()).unwrap();

@@ -1,6 +1,9 @@
 //! Heads, good and bad, and what must come of them.
 
+use http::{HeaderMap, StatusCode};
+
 use super::*;
+use crate::codec::Output;
 
 const GOOD: &[&str] = &[
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -433,9 +436,33 @@ fn a_refusal_points_at_the_byte_that_it_is_for() {
             "GET / HTTP/1.1\r\nHost: a\r\nX: ^\0c\r\n\r\n",
             Reason::Field,
         ),
+        ("G^\0T / HTTP/1.1\r\n", Reason::Method),
+        ("\r\nGET ^a HTTP/1.1\r\n", Reason::Target),
+        ("\r\nGET /a ^HTTP/3.1\r\n", Reason::UnsupportedVersion),
     ] {
         let at = head.find('^').unwrap();
         let expected = Outcome::Refused(reason, at);
         assert_eq!(outcome(head.replace('^', "").as_bytes()), expected);
     }
+}
+
+#[test]
+fn both_codecs_write_interim_heads() {
+    fn written<C: Codec>(mut codec: C) -> Vec<u8> {
+        let mut output = Output::default();
+        let fields = HeaderMap::new();
+        codec
+            .encode_interim(StatusCode::CONTINUE, &fields, &mut output)
+            .unwrap();
+        output.as_slice().unwrap().to_vec()
+    }
+    let limits = Limits::default();
+    assert_eq!(
+        written(Strict::new(&limits)),
+        b"HTTP/1.1 100 Continue\r\n\r\n"
+    );
+    assert_eq!(
+        written(Httparse::new(&limits)),
+        written(Strict::new(&limits))
+    );
 }

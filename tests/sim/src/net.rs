@@ -15,7 +15,7 @@ use crate::answers::{Answers, Shown};
 use crate::random::Random;
 use crate::script::{Script, What};
 use crate::timing::Timing;
-use crate::tls::Session;
+use crate::tls::{self, Session};
 
 /// So many calls of the stream in one poll of the connection, or polls of the connection in a row, that change nothing
 /// are a busy loop.
@@ -477,8 +477,8 @@ impl Net {
     /// The connection has written so many bytes.
     pub fn wrote(&mut self, count: usize) {
         self.written += count;
+        // Not progress: what TLS has merely taken nobody sees, and it may take more without being woken.
         if self.tls.is_some() {
-            self.moved();
             self.tell("server", format_args!("has {count} bytes encrypted"));
         }
     }
@@ -489,6 +489,12 @@ impl Net {
             None => self.under_way.len(),
             Some(tls) => tls.sent.saturating_sub(self.read),
         }
+    }
+
+    /// TLS holds much that the client doesn't take. The write that made it room again said that it must wait: so the
+    /// connection could go on, though not far, and will be woken when the client takes more.
+    pub fn is_stuffed(&self) -> bool {
+        self.tls.is_some() && self.written > self.put + tls::BUFFER / 2
     }
 
     /// The server owes the client a `close_notify`.

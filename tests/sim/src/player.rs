@@ -356,7 +356,7 @@ impl Player {
 
     /// A wake-up was lost if a connection that nobody woke can do something now.
     fn probe(&mut self) {
-        if self.connection.is_none() {
+        if self.connection.is_none() || self.net.lock().is_stuffed() {
             return;
         }
         let before = self.done();

@@ -89,7 +89,8 @@ impl Player {
     /// like.
     fn is_polite(&self, net: &Net) -> bool {
         let ended = self.report.as_ref().map(|report| &report.reason);
-        let is_ours = ended.is_some_and(|reason| *reason != CloseReason::Upgraded);
+        let is_ours = ended.is_some_and(|reason| *reason != CloseReason::Upgraded)
+            && !net.answers.is_tunnel();
         net.dropped == Some(false) && is_ours && !net.failed && !net.client_reset
     }
 

@@ -198,9 +198,11 @@ fn report(table: &str, plan: Plan, took: Duration) -> Result<String, Failure> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("processor", |(_, model)| model);
     let form = plan.of("full", "quick");
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let command = format!("wharf-attack {}", words.join(" "));
     Ok(format!(
         "# What wharf-attack found\n\n\
-         Written by `wharf-attack` itself; the {form} form, on {date}, commit {commit}, {cores} cores of {model}, {kernel}, \
+         Written by `{command}`: the {form} form, on {date}, commit {commit}, {cores} cores of {model}, {kernel}, \
          in {took:.0?}. wharf and axum 0.8 (`axum::serve`) ran the same router, on the same machine, in the same run. \
          `>` says that it hadn't happened by then. Numbers that depend on time are those of a machine that does other \
          things too; what a row is about stands in its source in `src/rows`.\n\n{table}"

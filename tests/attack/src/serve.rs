@@ -439,6 +439,7 @@ async fn switch_to_echo(mut request: axum::extract::Request) -> Response<Body> {
             }
         });
     } else {
+        let _ = request.into_body().collect().await;
         return Response::new(Body::from("hello"));
     }
     let mut response = Response::new(Body::empty());

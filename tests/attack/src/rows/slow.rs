@@ -311,9 +311,10 @@ pub(super) async fn readers(plan: Plan) -> Found {
 /// T4: honest clients at 2 kB/s, up and down, for a minute.
 pub(super) async fn honest(plan: Plan) -> Found {
     const CLIENTS: usize = 100;
-    const BEATS: usize = 600;
     const BYTES: usize = 200;
     let beat = plan.patience(0.1);
+    // In any case for longer than a stall may last.
+    let beats = plan.of(600, 400);
     let (wharf, axum) = side_by_side(async |kind| {
         let child = Start::of(kind).with("hurry", plan.hurry()).start()?;
         let address = child.address;
@@ -324,20 +325,20 @@ pub(super) async fn honest(plan: Plan) -> Found {
         .await?;
         let uploads = each(up, async |mut client: Client| {
             let mut beat = interval(beat);
-            client.send(&post("/swallow", BEATS * BYTES)).await?;
-            for _ in 0..BEATS {
+            client.send(&post("/swallow", beats * BYTES)).await?;
+            for _ in 0..beats {
                 beat.tick().await;
                 client.send(&[b'x'; BYTES]).await?;
             }
             let answer = client.answer().await?;
-            let bytes = (BEATS * BYTES).to_string();
+            let bytes = (beats * BYTES).to_string();
             io::Result::Ok(answer.status == 200 && answer.body == bytes.as_bytes())
         });
         let downloads = each(down, async |mut client: Client| {
             let mut beat = interval(beat);
             client.send(&get("/big/1073741824")).await?;
             let mut bytes = [0; BYTES];
-            for _ in 0..BEATS {
+            for _ in 0..beats {
                 beat.tick().await;
                 client.stream.read_exact(&mut bytes).await?;
             }
@@ -359,7 +360,7 @@ pub(super) async fn honest(plan: Plan) -> Found {
     let verdict = |what: &str, wharf: usize, axum: usize| {
         let what = format!(
             "honest at {rate} kB/s for {:.0?}: {CLIENTS} {what}, cut",
-            beat * 600
+            beat * beats as u32
         );
         plan.hurried(Verdict::new("T4", what, "", wharf).axum(axum).at_most(0.0))
     };

@@ -185,7 +185,8 @@ async fn once(row: &Row, plan: Plan) -> Option<Vec<Verdict>> {
 fn report(table: &str, plan: Plan, took: Duration) -> Result<String, Failure> {
     let said = |command: &str, words: &[&str]| {
         let output = Command::new(command).args(words).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let words = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Some(words).filter(|words| !words.is_empty())
     };
     let unknown = || "unknown".to_owned();
     let date = said("date", &["--utc", "+%Y-%m-%d"]).unwrap_or_else(unknown);
@@ -198,7 +199,11 @@ fn report(table: &str, plan: Plan, took: Duration) -> Result<String, Failure> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("processor", |(_, model)| model);
     let form = plan.of("full", "quick");
-    let words: Vec<_> = std::env::args().skip(1).collect();
+    // Where the table goes is nobody's business.
+    let words = std::env::args().skip(1);
+    let words: Vec<_> = words
+        .take_while(|word| word != "--results" && word != "--json")
+        .collect();
     let command = format!("wharf-attack {}", words.join(" "));
     Ok(format!(
         "# What wharf-attack found\n\n\

@@ -20,6 +20,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) enum Kind {
     Wharf,
     Axum,
+    /// Nearly nothing: what the machine and the attackers themselves cost.
+    Bare,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
         match self {
             Self::Wharf => "wharf",
             Self::Axum => "axum",
+            Self::Bare => "bare",
         }
     }
 }

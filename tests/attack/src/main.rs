@@ -23,12 +23,19 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const USAGE: &str = "\
 usage: wharf-attack all|quick|ROW… [--quick] [--json FILE] [--results FILE]
        wharf-attack list
-       wharf-attack serve wharf|axum [--OPTION VALUE]…
+       wharf-attack serve wharf|axum|bare [--OPTION VALUE]…
        wharf-attack proxy UPSTREAM [--port N] [--delay-ms N] [--slice N] [--stall-after|--reset-after|--half-close-after N]
 
-  all             every row in its full form
-  quick           every row at small size, for each change
-  --quick         the rows named, at small size
+Attacks servers in processes of their own, on the loopback network, prints a line of JSON for each figure and a table at
+the end. Exit code 0: wharf held all its targets; 1: it didn't; 2: this can't be run as it was asked.
+
+  all             every row in its full form: 20 minutes
+  quick           every row at small size, for each change: under two minutes
+  ROW             a row by its name or the id of one of its figures: slow-head, T1
+  list            the rows, each with the ids of its figures
+  serve           only the server, which says where it listens
+  proxy           a proxy that delays, slices, stalls or breaks what passes
+  --quick         the rows that are named, at small size
   --json FILE     the lines as one array
   --results FILE  the table as Markdown, with date, machine and commit
 ";

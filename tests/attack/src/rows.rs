@@ -21,6 +21,7 @@ mod slow;
 mod soak;
 mod stop;
 mod tls;
+mod words;
 
 type Found = Result<Vec<Verdict>, Failure>;
 type Running = Pin<Box<dyn Future<Output = Found>>>;
@@ -80,6 +81,9 @@ pub(crate) fn all() -> Vec<Row> {
         }),
         Row::waits("interim", "T23", |plan| Box::pin(rules::interim(plan))),
         Row::waits("log", "T30", |plan| Box::pin(rules::log(plan))),
+        Row::waits("splitting", "T22", |plan| Box::pin(words::splitting(plan))),
+        Row::waits("upgrades", "T24", |plan| Box::pin(words::upgrades(plan))),
+        Row::measures("spoofing", "T31", |plan| Box::pin(words::spoofing(plan))),
         Row::measures("slow-head", "T1", |plan| Box::pin(slow::heads(plan))),
         Row::measures("idle", "T5 M1 M2 M3", |plan| Box::pin(idle::house(plan))),
         Row::measures("emfile", "M10 T6", |plan| Box::pin(accept::emfile(plan))),

@@ -185,7 +185,8 @@ async fn once(row: &Row, plan: Plan) -> Option<Vec<Verdict>> {
 fn report(table: &str, plan: Plan, took: Duration) -> Result<String, Failure> {
     let said = |command: &str, words: &[&str]| {
         let output = Command::new(command).args(words).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let words = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Some(words).filter(|words| !words.is_empty())
     };
     let unknown = || "unknown".to_owned();
     let date = said("date", &["--utc", "+%Y-%m-%d"]).unwrap_or_else(unknown);
@@ -198,9 +199,15 @@ fn report(table: &str, plan: Plan, took: Duration) -> Result<String, Failure> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("processor", |(_, model)| model);
     let form = plan.of("full", "quick");
+    // Where the table goes is nobody's business.
+    let words = std::env::args().skip(1);
+    let words: Vec<_> = words
+        .take_while(|word| word != "--results" && word != "--json")
+        .collect();
+    let command = format!("wharf-attack {}", words.join(" "));
     Ok(format!(
         "# What wharf-attack found\n\n\
-         Written by `wharf-attack` itself; the {form} form, on {date}, commit {commit}, {cores} cores of {model}, {kernel}, \
+         Written by `{command}`: the {form} form, on {date}, commit {commit}, {cores} cores of {model}, {kernel}, \
          in {took:.0?}. wharf and axum 0.8 (`axum::serve`) ran the same router, on the same machine, in the same run. \
          `>` says that it hadn't happened by then. Numbers that depend on time are those of a machine that does other \
          things too; what a row is about stands in its source in `src/rows`.\n\n{table}"

@@ -15,8 +15,8 @@ use axum::extract::{DefaultBodyLimit, Path};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,13 +26,14 @@ use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::make::Shared;
 use wharf::{Http, Limits, Listener, Server, Tls};
-use wharf_middleware::{AccessLog, OverloadLayer};
+use wharf_middleware::{AccessLog, ClientAddress, OverloadLayer, RateLimitLayer, TrustedProxies};
 
 use crate::{Failure, identity};
 
@@ -54,6 +55,8 @@ struct Options {
     never_ready: bool,
     /// Writes an access log, to standard error.
     log: bool,
+    /// Believes proxies, and limits the rate of their clients.
+    proxied: bool,
 }
 
 impl Options {
@@ -70,6 +73,7 @@ impl Options {
             tls: None,
             never_ready: false,
             log: false,
+            proxied: false,
         };
         while let Some(option) = words.next() {
             let value = words
@@ -86,6 +90,7 @@ impl Options {
                 "--tls" => (options.tls, options.http2) = (Some(value), true),
                 "--never-ready" => options.never_ready = value.parse()?,
                 "--log" => options.log = value.parse()?,
+                "--proxied" => options.proxied = value.parse()?,
                 other => return Err(format!("no option of serve is called {other}").into()),
             }
         }
@@ -119,6 +124,7 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), Failure> {
         match options.server.as_str() {
             "wharf" => wharf(options).await,
             "axum" => axum(options).await,
+            "bare" => bare().await,
             other => Err(format!("no server is called {other}").into()),
         }
     })
@@ -167,6 +173,12 @@ async fn wharf(options: Options) -> Result<(), Failure> {
         }
         None if options.http2 => {
             let stack = stack.layer(http.with_http2());
+            server.serve(stack.service(app)).await?
+        }
+        None if options.proxied => {
+            let proxies = TrustedProxies::x_forwarded_for().trust(["127.0.0.1", "10.0.0.0/8"])?;
+            let rate = RateLimitLayer::new(1_000_000, Duration::from_secs(1)).without_fields();
+            let stack = stack.layer(http).layer(proxies).layer(rate);
             server.serve(stack.service(app)).await?
         }
         None if options.never_ready => server.serve(stack.layer(http).service(NeverReady)).await?,
@@ -240,6 +252,27 @@ async fn hyper_util(
                 Some(tls) => {
                     let io = TokioIo::new(tls.accept(io).await?);
                     builder.serve_connection(io, service).await
+                }
+            }
+        });
+    }
+}
+
+/// The least that can be called a server: no deadlines, no limits, one answer.
+async fn bare() -> Result<(), Failure> {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let socket = socket.listen(4096)?;
+    announce(socket.local_addr()?);
+    loop {
+        let (mut io, _) = socket.accept().await?;
+        tokio::spawn(async move {
+            let mut head = Vec::with_capacity(1024);
+            while let Ok(1..) = io.read_buf(&mut head).await {
+                if head.ends_with(b"\r\n\r\n") {
+                    head.clear();
+                    let _ = io.write_all(ANSWER).await;
                 }
             }
         });
@@ -343,6 +376,9 @@ fn app() -> Router {
             get(|| async { crate::HEAP.allocated().to_string() }),
         )
         .route("/work", get(work))
+        .route("/say/{place}/{text}", get(say))
+        .route("/switch-to-echo", get(switch_to_echo).post(switch_to_echo))
+        .route("/client", get(client))
         .layer(DefaultBodyLimit::disable())
 }
 
@@ -363,6 +399,66 @@ async fn panics() -> &'static str {
         std::panic::resume_unwind(Box::new("as asked"));
     }
     ""
+}
+
+/// Passes on what it was given, if that can be said at all.
+async fn say(Path((place, text)): Path<(String, String)>) -> Result<Response<Body>, StatusCode> {
+    let unsayable = |_| StatusCode::INTERNAL_SERVER_ERROR;
+    let mut name = http::header::LOCATION;
+    let mut value = HeaderValue::from_static("a");
+    match place.as_str() {
+        "name" => {
+            name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| unsayable(()))?;
+        }
+        _ => value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| unsayable(()))?,
+    }
+    if place == "value" {
+        name = HeaderName::from_static("x-said");
+    }
+    let mut response = Response::new(Body::from("hello"));
+    response.headers_mut().insert(name, value);
+    Ok(response)
+}
+
+/// Leaves HTTP, if that was offered, and repeats what it hears.
+async fn switch_to_echo(mut request: axum::extract::Request) -> Response<Body> {
+    if let Some(upgrade) = wharf::upgrade::on(&mut request) {
+        tokio::spawn(async move {
+            if let Ok(socket) = upgrade.await {
+                echo(socket).await;
+            }
+        });
+    } else if request
+        .extensions()
+        .get::<hyper::upgrade::OnUpgrade>()
+        .is_some()
+    {
+        tokio::spawn(async move {
+            if let Ok(socket) = hyper::upgrade::on(request).await {
+                echo(TokioIo::new(socket)).await;
+            }
+        });
+    } else {
+        let _ = request.into_body().collect().await;
+        return Response::new(Body::from("hello"));
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = response.headers_mut();
+    fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.insert(UPGRADE, HeaderValue::from_static("echo"));
+    response
+}
+
+async fn echo(socket: impl AsyncRead + AsyncWrite) {
+    let (mut from, mut to) = tokio::io::split(socket);
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+}
+
+/// Who asks, as far as that can be known.
+async fn client(request: axum::extract::Request) -> String {
+    let client = ClientAddress::of(&request);
+    client.map_or_else(|| "?".to_owned(), |client| client.ip().to_string())
 }
 
 /// Declares another length than it writes.

@@ -75,6 +75,9 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            // A count that is below nothing can't be.
+            Self::AtMost(0.0) => f.write_str("0"),
+            Self::Between(least, most) if least == most => write!(f, "{}", Short(least)),
             Self::AtMost(most) => write!(f, "≤ {}", Short(most)),
             Self::AtLeast(least) => write!(f, "≥ {}", Short(least)),
             Self::Between(least, most) => write!(f, "{} to {}", Short(least), Short(most)),

@@ -69,11 +69,15 @@ pub enum Bug {
     NoDeadline,
     /// A handler whose client is gone is never dropped.
     ForgottenHandler,
+    /// TLS isn't told of the end, so a cut looks like it.
+    EndUntold,
+    /// TLS isn't told to send what it has taken.
+    FlushForgotten,
 }
 
 impl Bug {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 20] = [
+    pub const ALL: [(&'static str, Self); 22] = [
         ("undrained-body", Self::UndrainedBody),
         ("early-upgrade-bytes", Self::EarlyUpgradeBytes),
         ("shutdown-while-buffered", Self::ShutdownWhileBuffered),
@@ -94,7 +98,14 @@ impl Bug {
         ("unbounded-output", Self::UnboundedOutput),
         ("no-deadline", Self::NoDeadline),
         ("forgotten-handler", Self::ForgottenHandler),
+        ("end-untold", Self::EndUntold),
+        ("flush-forgotten", Self::FlushForgotten),
     ];
+
+    /// It is one of speaking TLS.
+    pub fn is_of_tls(self) -> bool {
+        matches!(self, Self::EndUntold | Self::FlushForgotten)
+    }
 
     /// The bug of this name.
     pub fn named(name: &str) -> Option<Self> {

@@ -352,13 +352,8 @@ fn trouble(script: &mut Script, random: &mut Random) {
         let at = random.between(0, script.steps.len());
         script.steps.insert(at, Step::Finish);
     }
-    let is_endless = |asked: &Asked| match &asked.plan.answer {
-        Answer::Never => true,
-        Answer::Response(response) => response.end == End::Never,
-        _ => false,
-    };
     // No deadline of the container ends a handler that never answers.
-    if script.asked.iter().any(is_endless) {
+    if script.asked.iter().any(Asked::is_endless) {
         script.steps.retain(|step| {
             // A reset behind FIN can't be seen by who only reads and writes.
             !matches!(step, Step::Answers(_) | Step::Continue(_) | Step::Finish)

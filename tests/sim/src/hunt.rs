@@ -31,41 +31,61 @@ pub struct Found {
     pub wrong: String,
 }
 
+/// How seeds are played.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// With this bug switched on.
+    pub bug: Option<Bug>,
+    /// Over TLS.
+    pub tls: bool,
+}
+
 /// Script and timing of a seed.
-pub fn scenario(seed: u64) -> (Arc<Script>, Timing) {
+pub fn scenario(seed: u64, how: How) -> (Arc<Script>, Timing) {
     let script = generate::script(seed / GROUP);
-    let timing = timing(seed, &script);
+    let timing = timing(seed, &script, how);
     (Arc::new(script), timing)
 }
 
-fn timing(seed: u64, script: &Script) -> Timing {
+/// The timing that the others of a seed's group are held against: that of its first seed, in plain text.
+pub fn beside(seed: u64, script: &Script) -> Timing {
+    timing(seed - seed % GROUP, script, How::default())
+}
+
+fn timing(seed: u64, script: &Script, how: How) -> Timing {
     let bytes = script
         .asked
         .iter()
         .map(|asked| 90 + asked.content.bytes())
         .sum();
-    Timing::of(seed, bytes)
+    Timing {
+        over_tls: how.tls,
+        ..Timing::of(seed, bytes)
+    }
 }
 
 /// Plays one seed and tells all of it.
-pub fn replay(seed: u64, bug: Option<Bug>) -> (Arc<Script>, Timing, Played) {
-    let (script, timing) = scenario(seed);
-    let played = play(&script, &timing, bug, true);
+pub fn replay(seed: u64, how: How) -> (Arc<Script>, Timing, Played) {
+    let (script, timing) = scenario(seed, how);
+    let played = play(&script, &timing, how.bug, true);
     (script, timing, played)
 }
 
 /// Plays the seeds of a group; the first that fails.
-pub fn group(first: u64, bug: Option<Bug>) -> Option<Found> {
+pub fn group(first: u64, how: How) -> Option<Found> {
     let script = Arc::new(generate::script(first / GROUP));
-    let mut digest = None;
+    let is_steady = script.kind == Kind::Steady;
+    let mut digest = (how.tls && is_steady)
+        .then(|| play(&script, &beside(first, &script), how.bug, false).digest);
     for seed in first..first + GROUP {
-        let played = play(&script, &timing(seed, &script), bug, false);
+        let played = play(&script, &timing(seed, &script, how), how.bug, false);
         if let Some(wrong) = played.wrong {
             return Some(Found { seed, wrong });
         }
-        if script.kind == Kind::Steady && *digest.get_or_insert(played.digest) != played.digest {
+        if is_steady && *digest.get_or_insert(played.digest) != played.digest {
+            let plain = if how.tls { " in plain text" } else { "" };
             let wrong = format!(
-                "timing: other answers than those of seed {first}, which has the same script"
+                "timing: other answers than those of seed {first}{plain}, which has the same script"
             );
             return Some(Found { seed, wrong });
         }
@@ -79,7 +99,7 @@ pub fn run(
     from: u64,
     count: u64,
     threads: usize,
-    bug: Option<Bug>,
+    how: How,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) -> Vec<Found> {
     const MOST_FOUND: usize = 20;
@@ -92,15 +112,15 @@ pub fn run(
         loop {
             let begin = next.fetch_add(BATCH, Relaxed);
             let enough = found.lock().expect("no panic in here").len()
-                >= if bug.is_some() { 1 } else { MOST_FOUND };
+                >= if how.bug.is_some() { 1 } else { MOST_FOUND };
             if begin >= groups || enough {
                 return;
             }
             for at in begin..groups.min(begin + BATCH) {
-                if let Some(failed) = group((from / GROUP + at) * GROUP, bug) {
+                if let Some(failed) = group((from / GROUP + at) * GROUP, how) {
                     tell(News::Found(&failed));
                     found.lock().expect("no panic in here").push(failed);
-                    if bug.is_some() {
+                    if how.bug.is_some() {
                         return;
                     }
                 }

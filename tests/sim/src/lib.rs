@@ -18,4 +18,5 @@ pub mod reply;
 pub mod script;
 pub mod shrink;
 pub mod timing;
+pub mod tls;
 pub mod world;

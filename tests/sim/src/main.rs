@@ -4,19 +4,20 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use wharf_sim::bugs::Bug;
-use wharf_sim::hunt::{self, Found, GROUP, News};
+use wharf_sim::hunt::{self, Found, GROUP, How, News};
 use wharf_sim::player::play;
 use wharf_sim::shrink::Failing;
-use wharf_sim::timing::Timing;
 
 const USAGE: &str = "\
-usage: wharf-sim run [--seeds N] [--from SEED] [--threads N] [--bug NAME]
-       wharf-sim replay SEED [--bug NAME]
-       wharf-sim bugs [--seeds N]
+usage: wharf-sim run [--tls] [--seeds N] [--from SEED] [--threads N] [--bug NAME]
+       wharf-sim replay SEED [--tls] [--bug NAME]
+       wharf-sim bugs [--tls] [--seeds N]
 
 run     plays N seeds (1,000,000) from SEED (0) on, in groups of four that share a script; a failure is shrunk and shown
 replay  shows the script of a seed and what happened, in virtual milliseconds
 bugs    switches on bugs that other servers had, one at a time, and says after how many seeds each was found
+--tls   the same seeds over TLS: cuts, waits and faults hit the encrypted stream, and a steady script must have the
+        answers that it has in plain text
 ";
 
 fn main() -> ExitCode {
@@ -31,8 +32,8 @@ fn main() -> ExitCode {
     };
     let is_good = match (command.as_str(), options.seed) {
         ("run", None) => run(&options),
-        ("replay", Some(seed)) => replay(seed, options.bug),
-        ("bugs", None) => bugs(options.seeds.unwrap_or(100_000)),
+        ("replay", Some(seed)) => replay(seed, options.how),
+        ("bugs", None) => bugs(options.seeds.unwrap_or(100_000), options.how.tls),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
@@ -51,7 +52,7 @@ struct Options {
     seeds: Option<u64>,
     from: u64,
     threads: Option<usize>,
-    bug: Option<Bug>,
+    how: How,
 }
 
 impl Options {
@@ -65,8 +66,10 @@ impl Options {
                 "--threads" => options.threads = Some(number(&value()?)? as usize),
                 "--bug" => {
                     let name = value()?;
-                    options.bug = Some(Bug::named(&name).ok_or_else(|| unknown(&name))?);
+                    let bug = Bug::named(&name).ok_or_else(|| unknown(&name))?;
+                    options.how.bug = Some(bug);
                 }
+                "--tls" => options.how.tls = true,
                 _ => options.seed = Some(number(&arg)?),
             }
         }
@@ -98,10 +101,10 @@ fn run(options: &Options) -> bool {
         }
         News::Done(_) => {}
     };
-    let found = hunt::run(from, count, threads, options.bug, &tell);
+    let found = hunt::run(from, count, threads, options.how, &tell);
     let seconds = begin.elapsed().as_secs_f64();
     if let Some(first) = found.first() {
-        shrink(first.seed, options.bug);
+        shrink(first.seed, options.how);
         println!(
             "{} failures within seeds {from} to {}",
             found.len(),
@@ -110,14 +113,15 @@ fn run(options: &Options) -> bool {
         return false;
     }
     println!(
-        "{count} seeds from {from} on, 0 failures, one output for each steady script; {seconds:.1} s on {threads} threads, {:.0} a second and thread",
+        "{count} seeds from {from} on{}, 0 failures, one output for each steady script; {seconds:.1} s on {threads} threads, {:.0} a second and thread",
+        if options.how.tls { " over TLS" } else { "" },
         count as f64 / seconds / threads as f64
     );
     true
 }
 
-fn replay(seed: u64, bug: Option<Bug>) -> bool {
-    let (script, timing, played) = hunt::replay(seed, bug);
+fn replay(seed: u64, how: How) -> bool {
+    let (script, timing, played) = hunt::replay(seed, how);
     println!(
         "seed {seed}\n\n{script}\n{timing}\n\n{}",
         played.trace.unwrap_or_default()
@@ -126,23 +130,22 @@ fn replay(seed: u64, bug: Option<Bug>) -> bool {
         return true;
     };
     println!("wrong: {wrong}\n");
-    shrink(seed, bug);
+    shrink(seed, how);
     false
 }
 
 /// Makes a failure small, and shows it.
-fn shrink(seed: u64, bug: Option<Bug>) {
-    let (script, timing) = hunt::scenario(seed);
-    let (_, beside) = hunt::scenario(seed - seed % GROUP);
-    let beside: Option<Timing> = Some(beside).filter(|beside| *beside != timing);
+fn shrink(seed: u64, how: How) {
+    let (script, timing) = hunt::scenario(seed, how);
+    let beside = Some(hunt::beside(seed, &script)).filter(|beside| *beside != timing);
     let failing = Failing {
         script: (*script).clone(),
         timing,
         beside,
-        bug,
+        bug: how.bug,
     };
     let (small, wrong) = failing.shrink();
-    let played = play(&small.script.clone().into(), &small.timing, bug, true);
+    let played = play(&small.script.clone().into(), &small.timing, how.bug, true);
     println!(
         "seed {seed}, made small\n\n{}\n{}\n\n{}",
         small.script,
@@ -152,11 +155,15 @@ fn shrink(seed: u64, bug: Option<Bug>) {
     println!("wrong: {wrong}\n");
 }
 
-fn bugs(seeds: u64) -> bool {
+fn bugs(seeds: u64, tls: bool) -> bool {
     let mut all = true;
     println!("{:<26} {:>8}  how it shows", "bug", "seeds");
     for (name, bug) in Bug::ALL {
-        match hunt::run(0, seeds, 1, Some(bug), &|_| {}).first() {
+        let how = How {
+            bug: Some(bug),
+            tls: tls || bug.is_of_tls(),
+        };
+        match hunt::run(0, seeds, 1, how, &|_| {}).first() {
             Some(Found { seed, wrong }) => println!("{name:<26} {:>8}  {wrong:.110}", seed + 1),
             None => {
                 println!("{name:<26} not found within {seeds} seeds");

@@ -15,6 +15,7 @@ use crate::answers::{Answers, Shown};
 use crate::random::Random;
 use crate::script::{Script, What};
 use crate::timing::Timing;
+use crate::tls::{self, Session};
 
 /// So many calls of the stream in one poll of the connection, or polls of the connection in a row, that change nothing
 /// are a busy loop.
@@ -22,6 +23,9 @@ pub const BUSY: u32 = 64;
 
 /// A stream that buffers holds no more.
 pub const BUFFER: usize = 4 * 1024;
+
+/// Records are longer than what they hold: the byte of the stream at which something happens is that much farther.
+const OVER_TLS: usize = 4;
 
 /// Delays of a simulation's stream add up to no more milliseconds: far below any deadline of a steady script.
 const DELAYS: u64 = 1_000;
@@ -36,10 +40,17 @@ pub struct Net {
     script: Arc<Script>,
     /// What the client sent and the server hasn't read.
     pub under_way: VecDeque<u8>,
-    /// How many bytes the server has read and written.
+    /// How many bytes the server has taken from it, and put into the other direction.
+    taken: usize,
+    put: usize,
+    /// The same as the connection knows it, which TLS may separate from the stream.
     pub read: usize,
-    /// What the server has written.
+    /// What the connection has written.
     pub written: usize,
+    /// The client's half of TLS, if they speak it.
+    tls: Option<Box<Session>>,
+    /// The server's handshake is over.
+    pub is_secured: bool,
     /// The client sends no more.
     pub client_finished: bool,
     /// The client gave the connection up.
@@ -55,7 +66,7 @@ pub struct Net {
     /// The server let go of the stream; `true`: with a reset.
     pub dropped: Option<bool>,
     /// What it had not read of what was there to be read, when it did.
-    pub unread: usize,
+    pub left: usize,
     /// A fault has happened to the stream.
     pub failed: bool,
     /// Whatever changes anything counts here; what doesn't is a busy loop in the end.
@@ -86,6 +97,12 @@ struct Gate {
 impl Net {
     /// Nothing has happened yet.
     pub fn new(script: Arc<Script>, begins: Vec<usize>, timing: Timing, is_traced: bool) -> Self {
+        let mut under_way = VecDeque::new();
+        // Not drawn, since every number that is drawn changes those that follow.
+        let is_curt = timing.seed.is_multiple_of(3);
+        let tls = timing
+            .over_tls
+            .then(|| Box::new(Session::new(is_curt, &mut under_way)));
         Self {
             now: 0,
             random: Random::new(timing.seed),
@@ -93,16 +110,20 @@ impl Net {
             timing,
             answers: Answers::new(script.clone(), begins),
             script,
-            under_way: VecDeque::new(),
+            under_way,
+            taken: 0,
+            put: 0,
             read: 0,
             written: 0,
+            tls,
+            is_secured: false,
             client_finished: false,
             client_reset: false,
             room: usize::MAX,
             buffer: Vec::new(),
             server_finished: false,
             dropped: None,
-            unread: 0,
+            left: 0,
             failed: false,
             progress: 0,
             idle_calls: 0,
@@ -163,17 +184,36 @@ impl Net {
             "client",
             format_args!("sends {} bytes {}", bytes.len(), Shown(bytes)),
         );
-        self.under_way.extend(bytes);
-        self.reads.wake();
+        match &mut self.tls {
+            None => self.under_way.extend(bytes),
+            Some(tls) => tls.send(bytes, &mut self.under_way),
+        }
+        self.arrive();
+    }
+
+    /// Wakes who waits for what is under way now, if there is anything: what TLS holds back until its handshake is over
+    /// isn't.
+    fn arrive(&mut self) {
+        if !self.under_way.is_empty() || self.client_finished {
+            self.reads.wake();
+        }
     }
 
     /// The client sends no more.
     pub fn finish(&mut self) {
-        if !self.client_finished {
-            self.tell("client", format_args!("finishes"));
-            self.client_finished = true;
-            self.reads.wake();
+        if self.client_finished {
+            return;
         }
+        self.tell("client", format_args!("finishes"));
+        match &mut self.tls {
+            None => self.client_finished = true,
+            // As soon as the handshake is over.
+            Some(tls) => {
+                tls.finish(&mut self.under_way);
+                self.client_finished = tls.has_finished;
+            }
+        }
+        self.arrive();
     }
 
     /// The client gives up.
@@ -200,6 +240,7 @@ impl Net {
         self.timing = Timing {
             spurious: self.timing.spurious,
             buffers: self.timing.buffers,
+            over_tls: self.timing.over_tls,
             ..Timing::plain(self.timing.seed)
         };
     }
@@ -229,10 +270,11 @@ impl Net {
         which: impl Fn(What) -> Option<ErrorKind>,
     ) -> Option<ErrorKind> {
         let script = &self.script;
+        let scale = if self.tls.is_some() { OVER_TLS } else { 1 };
         let mut found = script
             .happenings
             .iter()
-            .filter(|happening| happening.at <= at);
+            .filter(|happening| happening.at * scale <= at);
         let kind = found.find_map(|happening| which(happening.what))?;
         self.failed = true;
         Some(kind)
@@ -287,7 +329,7 @@ impl Net {
             What::ReadFails(kind) => Some(kind),
             _ => None,
         };
-        if let Some(kind) = self.happens(self.read, fault) {
+        if let Some(kind) = self.happens(self.taken, fault) {
             self.tell("server", format_args!("fails to read: {kind}"));
             return Poll::Ready(Err(kind.into()));
         }
@@ -313,10 +355,12 @@ impl Net {
         into.put_slice(&front[..fits]);
         into.put_slice(&back[..count - fits]);
         self.under_way.drain(..count);
-        self.read += count;
-        self.answers.read = self.read;
+        self.taken += count;
         self.moved();
         self.tell("server", format_args!("reads {count} bytes"));
+        if self.tls.is_none() {
+            self.heard(count);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -337,7 +381,7 @@ impl Net {
             What::WriteZero => Some(ErrorKind::WriteZero),
             _ => None,
         };
-        if let Some(kind) = self.happens(self.written, fault) {
+        if let Some(kind) = self.happens(self.put, fault) {
             self.tell("server", format_args!("fails to write: {kind}"));
             let is_zero = kind == ErrorKind::WriteZero;
             return Poll::Ready(if is_zero { Ok(0) } else { Err(kind.into()) });
@@ -359,7 +403,10 @@ impl Net {
         } else {
             ready!(self.poll_deliver(cx, slices))
         };
-        self.written += count;
+        self.put += count;
+        if self.tls.is_none() {
+            self.wrote(count);
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -375,7 +422,7 @@ impl Net {
             .timing
             .writes
             .of(offered.min(self.room), &mut self.random);
-        gather(slices, count, |part| self.answers.take(part));
+        gather(slices, count, |part| self.give(part));
         if self.trace.is_some() {
             self.tell("server", format_args!("writes {count} of {offered} bytes"));
             for heard in self.answers.news() {
@@ -390,6 +437,69 @@ impl Net {
             self.fail(wrong);
         }
         Poll::Ready(count)
+    }
+
+    /// Gives the client these bytes of the stream.
+    fn give(&mut self, bytes: &[u8]) {
+        let Some(tls) = &mut self.tls else {
+            return self.answers.take(bytes);
+        };
+        let was_told = tls.is_told;
+        match tls.take(bytes, &mut self.under_way) {
+            Ok(plain) => self.answers.take(&plain),
+            Err(wrong) => return self.fail(wrong),
+        }
+        let hears = tls.is_told && !was_told;
+        self.client_finished |= tls.has_finished;
+        self.arrive();
+        if hears {
+            self.tell("client", format_args!("hears close_notify"));
+        }
+    }
+
+    /// The server's handshake is over.
+    pub fn secured(&mut self) {
+        self.is_secured = true;
+        self.moved();
+        self.tell("server", format_args!("has shaken hands"));
+    }
+
+    /// The connection has read so many bytes.
+    pub fn heard(&mut self, count: usize) {
+        self.read += count;
+        self.answers.read = self.read;
+        if self.tls.is_some() && count > 0 {
+            self.moved();
+            self.tell("server", format_args!("has {count} bytes decrypted"));
+        }
+    }
+
+    /// The connection has written so many bytes.
+    pub fn wrote(&mut self, count: usize) {
+        self.written += count;
+        // Not progress: what TLS has merely taken nobody sees, and it may take more without being woken.
+        if self.tls.is_some() {
+            self.tell("server", format_args!("has {count} bytes encrypted"));
+        }
+    }
+
+    /// What the client has sent and the connection hasn't read.
+    pub fn unread(&self) -> usize {
+        match &self.tls {
+            None => self.under_way.len(),
+            Some(tls) => tls.sent.saturating_sub(self.read),
+        }
+    }
+
+    /// TLS holds much that the client doesn't take. The write that made it room again said that it must wait: so the
+    /// connection could go on, though not far, and will be woken when the client takes more.
+    pub fn is_stuffed(&self) -> bool {
+        self.tls.is_some() && self.written > self.put + tls::BUFFER / 2
+    }
+
+    /// The server owes the client a `close_notify`.
+    pub fn owes_notice(&self) -> bool {
+        self.is_secured && self.tls.as_ref().is_some_and(|tls| !tls.is_told)
     }
 
     /// Gives the client all that is buffered.
@@ -490,7 +600,7 @@ impl Drop for Io {
             format_args!("{}", if is_reset { "resets" } else { "closes" }),
         );
         net.dropped = Some(is_reset);
-        net.unread = net.under_way.len();
+        net.left = net.unread();
         net.progress += 1;
     }
 }

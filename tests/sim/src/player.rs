@@ -23,6 +23,7 @@ use crate::bugs::Bug;
 use crate::net::{Io, Net, Shared, Stopped};
 use crate::script::{Asked, Happening, Script, Site, What};
 use crate::timing::Timing;
+use crate::tls;
 use crate::world::{Planned, Task, World};
 
 mod client;
@@ -223,8 +224,8 @@ impl Player {
             seen: (0, 0, 0),
             idle_polls: 0,
             last_event: 0,
-            patience: script.house.patience(),
-            most_owed: judge::most_owed(script),
+            patience: script.house.patience() + if timing.over_tls { tls::PATIENCE } else { 0 },
+            most_owed: judge::most_owed(script, timing),
             probes: timing.seed.is_multiple_of(4),
             has_yielded: false,
             bug,
@@ -355,7 +356,7 @@ impl Player {
 
     /// A wake-up was lost if a connection that nobody woke can do something now.
     fn probe(&mut self) {
-        if self.connection.is_none() {
+        if self.connection.is_none() || self.net.lock().is_stuffed() {
             return;
         }
         let before = self.done();
@@ -441,7 +442,7 @@ impl Player {
     /// The client is gone, but its reset lies behind bytes that the server has no room for: it can't be seen.
     fn is_unseen(&self) -> bool {
         let net = self.net.lock();
-        net.client_reset && !net.under_way.is_empty()
+        net.client_reset && (!net.under_way.is_empty() || net.unread() > 0)
     }
 
     /// What must hold in the end.
@@ -451,7 +452,8 @@ impl Player {
         drop(self.world.spawned.take());
         let mut net = self.net.lock();
         let is_reset = net.dropped != Some(false) || self.is_broken || net.client_reset;
-        net.answers.end(!is_reset);
+        let is_clean = !is_reset && !net.owes_notice();
+        net.answers.end(is_clean);
         if net.wrong.is_none()
             && let Some(wrong) = self.judge(&net)
         {

@@ -67,6 +67,15 @@ impl Asked {
         }
     }
 
+    /// Its handler never comes to an end.
+    pub fn is_endless(&self) -> bool {
+        match &self.plan.answer {
+            Answer::Never => true,
+            Answer::Response(response) => response.end == End::Never,
+            _ => false,
+        }
+    }
+
     /// A flaw of the body, if it has one.
     pub fn body_flaw(&self) -> Option<BodyFlaw> {
         match self.flaw {

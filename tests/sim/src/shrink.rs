@@ -59,12 +59,12 @@ impl Failing {
             (0..self.script.asked.len()).map(|at| self.with(|script| without(script, at)));
         let steps = (0..self.script.steps.len()).map(|at| {
             self.with(|script| {
-                let step = script.steps.remove(at);
-                // Each request is sent, or goes.
-                !matches!(
-                    step,
-                    Step::Send(_) | Step::Head(_) | Step::Body(_) | Step::Part(..)
-                )
+                // Each request is sent, or goes; and a handler without an end needs somebody who gives up.
+                match script.steps.remove(at) {
+                    Step::Send(_) | Step::Head(_) | Step::Body(_) | Step::Part(..) => false,
+                    Step::Reset => !script.asked.iter().any(Asked::is_endless),
+                    _ => true,
+                }
             })
         });
         let happenings = (0..self.script.happenings.len()).map(|at| {
@@ -234,4 +234,5 @@ const TIMINGS: &[fn(&mut Timing)] = &[
     |timing| timing.buffers = false,
     |timing| timing.parser = Parser::Strict,
     |timing| timing.side_by_side = None,
+    |timing| timing.over_tls = false,
 ];

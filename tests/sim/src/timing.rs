@@ -27,6 +27,8 @@ pub struct Timing {
     pub parser: Parser,
     /// So many pipelined requests are handled at a time; `None`: the layer isn't there.
     pub side_by_side: Option<usize>,
+    /// The stream is encrypted, and what is cut are its records.
+    pub over_tls: bool,
 }
 
 /// How many bytes go at once.
@@ -80,6 +82,7 @@ impl Timing {
             buffers: random.percent(15),
             parser: random.pick(&[Parser::Strict, Parser::Strict, Parser::Httparse]),
             side_by_side: random.percent(30).then(|| random.pick(&[1, 2, 3, 8])),
+            over_tls: false,
         }
     }
 
@@ -96,6 +99,7 @@ impl Timing {
             buffers: false,
             parser: Parser::Strict,
             side_by_side: None,
+            over_tls: false,
         }
     }
 }
@@ -128,6 +132,9 @@ impl fmt::Display for Timing {
         )?;
         if let Some(most) = self.side_by_side {
             write!(f, ", {most} side by side")?;
+        }
+        if self.over_tls {
+            write!(f, ", over TLS")?;
         }
         if self.buffers {
             write!(f, ", the stream buffers")?;

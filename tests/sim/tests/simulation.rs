@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use wharf_sim::answers::Answers;
 use wharf_sim::bugs::Bug;
-use wharf_sim::hunt::{self, GROUP};
+use wharf_sim::hunt::{self, GROUP, How};
 use wharf_sim::shrink::Failing;
 use wharf_sim::{generate, script::Script};
+
+const OVER_TLS: How = How {
+    bug: None,
+    tls: true,
+};
 
 #[test]
 fn a_seed_is_a_trace_whatever_was_played_before_and_wherever() {
@@ -14,7 +19,11 @@ fn a_seed_is_a_trace_whatever_was_played_before_and_wherever() {
     let play = |seeds: &mut dyn Iterator<Item = &u64>| -> Vec<(u64, String)> {
         seeds
             .map(|&seed| {
-                let (_, _, played) = hunt::replay(seed, None);
+                let how = How {
+                    tls: seed % 2 == 1,
+                    ..How::default()
+                };
+                let (_, _, played) = hunt::replay(seed, how);
                 let trace = played.trace.expect("it was asked for");
                 assert!(!trace.is_empty(), "seed {seed}");
                 (seed, trace + &format!("{:x}", played.digest))
@@ -37,7 +46,13 @@ fn a_seed_is_a_trace_whatever_was_played_before_and_wherever() {
 
 #[test]
 fn thousands_of_seeds_hold_all_promises() {
-    let found = hunt::run(0, 4_000, 2, None, &|_| {});
+    let found = hunt::run(0, 4_000, 2, How::default(), &|_| {});
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn thousands_of_seeds_hold_all_promises_over_tls_and_have_the_answers_of_plain_text() {
+    let found = hunt::run(0, 4_000, 2, OVER_TLS, &|_| {});
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -49,8 +64,10 @@ fn what_once_failed_stays_mended() {
     for line in lines {
         let seed = line.split_whitespace().next().expect("a seed");
         let seed: u64 = seed.parse().expect("a number");
-        let failed = hunt::group(seed - seed % GROUP, None);
-        assert!(failed.is_none(), "{line}: {failed:?}");
+        for how in [How::default(), OVER_TLS] {
+            let failed = hunt::group(seed - seed % GROUP, how);
+            assert!(failed.is_none(), "{line}, {how:?}: {failed:?}");
+        }
         replayed += 1;
     }
     assert!(replayed > 0);
@@ -59,13 +76,21 @@ fn what_once_failed_stays_mended() {
 #[test]
 fn each_bug_of_the_past_is_found_within_a_hundred_thousand_seeds() {
     for (name, bug) in Bug::ALL {
-        let found = hunt::run(0, 100_000, 1, Some(bug), &|_| {});
+        let without = How {
+            bug: None,
+            tls: bug.is_of_tls(),
+        };
+        let with = How {
+            bug: Some(bug),
+            ..without
+        };
+        let found = hunt::run(0, 100_000, 1, with, &|_| {});
         let first = found
             .first()
             .unwrap_or_else(|| panic!("{name} isn't found"));
         println!("{name}: {} seeds, {}", first.seed + 1, first.wrong);
         assert!(
-            hunt::group(first.seed - first.seed % GROUP, None).is_none(),
+            hunt::group(first.seed - first.seed % GROUP, without).is_none(),
             "{name}: without it, too"
         );
     }
@@ -73,20 +98,41 @@ fn each_bug_of_the_past_is_found_within_a_hundred_thousand_seeds() {
 
 #[test]
 fn a_failure_is_shrunk_to_what_it_needs() {
-    let bug = Some(Bug::ServesAfterClose);
-    let found = hunt::run(0, 100_000, 1, bug, &|_| {});
-    let (script, timing) = hunt::scenario(found[0].seed);
-    let failing = Failing {
-        script: (*script).clone(),
-        timing,
-        beside: None,
-        bug,
+    let how = How {
+        bug: Some(Bug::ServesAfterClose),
+        tls: false,
     };
-    let (small, wrong) = failing.shrink();
+    let (small, wrong) = shrunk(how);
     assert!(wrong.contains("close"), "{wrong}");
     assert_eq!(small.script.asked.len(), 2, "{}", small.script);
     assert_eq!(small.script.steps.len(), 2, "{}", small.script);
     assert_eq!(small.wrong(), Some(wrong), "it is repeated");
+}
+
+#[test]
+fn a_failure_of_tls_is_shrunk_over_tls() {
+    let how = How {
+        bug: Some(Bug::EndUntold),
+        ..OVER_TLS
+    };
+    let (small, wrong) = shrunk(how);
+    assert!(wrong.contains("close_notify"), "{wrong}");
+    assert!(small.timing.over_tls);
+    assert_eq!(small.script.asked.len(), 1, "{}", small.script);
+    assert_eq!(small.wrong(), Some(wrong), "it is repeated");
+}
+
+/// The first failure within a hundred thousand seeds, made small, and what is wrong with it.
+fn shrunk(how: How) -> (Failing, String) {
+    let found = hunt::run(0, 100_000, 1, how, &|_| {});
+    let (script, timing) = hunt::scenario(found[0].seed, how);
+    let failing = Failing {
+        script: (*script).clone(),
+        timing,
+        beside: None,
+        bug: how.bug,
+    };
+    failing.shrink()
 }
 
 /// What the oracle says of answers to the requests of this script.

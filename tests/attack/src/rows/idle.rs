@@ -21,7 +21,7 @@ struct House {
 
 /// T5: so many idle connections are held, just below the number where wharf begins to make room, and others come.
 pub(super) async fn house(plan: Plan) -> Found {
-    let guests = plan.of(15_000, 3_000);
+    let guests = plan.of(15_000, 2_000);
     let partial = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "x".repeat(1000));
     let partial = partial.as_bytes();
     let (mut wharf, mut axum) = in_turn(async |kind| {

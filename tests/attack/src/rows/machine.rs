@@ -319,7 +319,7 @@ async fn byte_by_byte(child: &Child, bytes: usize) -> Result<f64, Failure> {
 
 /// T44: 90 field names chosen to fall into one place of the map of fields.
 pub(super) async fn colliding_names(plan: Plan) -> Found {
-    let (requests, rounds) = (plan.of(4_000, 1_000), plan.of(5, 3));
+    let (requests, rounds) = (plan.of(4_000, 500), plan.of(5, 3));
     let mut names = colliding();
     let head = |names: &[String]| {
         let fields: String = names.iter().map(|name| format!("{name}: y\r\n")).collect();

@@ -23,7 +23,7 @@ const USUAL: Duration = Duration::from_millis(60);
 
 /// How long a load is offered, in full and in the quick form.
 const LONG: Duration = Duration::from_secs(3);
-const SHORT: Duration = Duration::from_millis(1500);
+const SHORT: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_secs(1);
 
 /// One way of shedding.
@@ -63,11 +63,13 @@ pub(super) async fn open_loop(plan: Plan) -> Found {
     let rounds = plan.of(3, 1);
     let mut found: Vec<Vec<Round>> = ways.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
+        // Of the service itself, which is the same for all: asked by as many as it works on.
+        let capacity = capacity(Start::of(Kind::Wharf).start()?.address).await?;
         for (way, found) in ways.iter().zip(&mut found) {
             if plan.quick && way.is_adaptive() {
                 continue;
             }
-            found.push(round(way, times, plan).await?);
+            found.push(round(way, times, capacity, plan).await?);
         }
     }
     let [limit, adaptive, tower, none] = &found[..] else {
@@ -173,7 +175,7 @@ pub(super) async fn open_loop(plan: Plan) -> Found {
         .collect())
 }
 
-async fn round(way: &Shed, times: &[f64], plan: Plan) -> Result<Round, Failure> {
+async fn round(way: &Shed, times: &[f64], capacity: f64, plan: Plan) -> Result<Round, Failure> {
     let start = || {
         let start = Start::of(way.kind);
         match &way.option {
@@ -181,8 +183,6 @@ async fn round(way: &Shed, times: &[f64], plan: Plan) -> Result<Round, Failure> 
             None => start.start(),
         }
     };
-    // Of the service itself, which is the same for all: asked by as many as it works on.
-    let capacity = capacity(Start::of(way.kind).start()?.address).await?;
     let mut loads = Vec::new();
     for multiple in times {
         let child = start()?;
@@ -192,17 +192,28 @@ async fn round(way: &Shed, times: &[f64], plan: Plan) -> Result<Round, Failure> 
         let load = [(multiple * capacity, plan.of(LONG, SHORT))];
         loads.push(offer(child.address, "/work", &load).await);
     }
-    let child = start()?;
+    let recovered = if plan.quick && way.option.is_none() {
+        // It doesn't recover for long, and only the full form shows that.
+        0.0
+    } else {
+        let child = start()?;
+        recovered(child.address, capacity, plan).await
+    };
+    Ok(Round {
+        capacity,
+        loads,
+        recovered,
+    })
+}
+
+/// Seconds from the end of a burst until it goes as before.
+async fn recovered(address: SocketAddr, capacity: f64, plan: Plan) -> f64 {
     let burst = [
         (3.0 * capacity, BURST),
         (0.5 * capacity, plan.of(LONG, SHORT)),
     ];
-    let load = offer(child.address, "/work", &burst).await;
-    Ok(Round {
-        capacity,
-        loads,
-        recovered: seconds(load.settled(USUAL).saturating_sub(BURST)),
-    })
+    let load = offer(address, "/work", &burst).await;
+    seconds(load.settled(USUAL).saturating_sub(BURST))
 }
 
 /// Requests a second when there is always one more.

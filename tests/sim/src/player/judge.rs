@@ -6,6 +6,8 @@ use super::{Player, READ_AHEAD};
 use crate::model;
 use crate::net::{BUFFER, BUSY, Net};
 use crate::script::{Answer, Kind, Read, Script, Step};
+use crate::timing::Timing;
+use crate::tls;
 use crate::world::World;
 
 /// No poll serves more requests, but for those that run side by side.
@@ -83,6 +85,15 @@ impl Player {
         handled.max(come)
     }
 
+    /// The server ended the connection by itself, in peace, over a stream that works. Who took the socket ends it as they
+    /// like.
+    fn is_polite(&self, net: &Net) -> bool {
+        let ended = self.report.as_ref().map(|report| &report.reason);
+        let is_ours = ended.is_some_and(|reason| *reason != CloseReason::Upgraded)
+            && !net.answers.is_tunnel();
+        net.dropped == Some(false) && is_ours && !net.failed && !net.client_reset
+    }
+
     /// The first promise that wasn't kept.
     pub(super) fn judge(&self, net: &Net) -> Option<String> {
         let answers = &net.answers;
@@ -122,6 +133,9 @@ impl Player {
                 ));
             }
         }
+        if self.is_polite(net) && net.owes_notice() {
+            return Some("the end was polite, and nobody was told: no close_notify".to_owned());
+        }
         let expected = model::outcome(&self.script);
         let difference = match self.script.kind {
             Kind::Steady => model::difference(&expected, &answers.finals),
@@ -145,10 +159,10 @@ impl Player {
             }
         }
         let unread = match self.script.kind {
-            Kind::Steady => net.under_way.len(),
+            Kind::Steady => net.unread(),
             // An idle connection that is told to stop may miss what comes later, not what was there.
             _ if net.is_gated => 0,
-            _ => net.unread,
+            _ => net.left,
         };
         let is_late = net.dropped == Some(false) && unread > 0;
         let may_be = self
@@ -180,7 +194,7 @@ fn used(world: &World, answered: usize) -> usize {
 
 /// How many bytes of content may be owed: what the limit says, the frame that goes beyond it, and what a stream buffers.
 /// `None` where a handler gives more than it declares.
-pub(super) fn most_owed(script: &Script) -> Option<usize> {
+pub(super) fn most_owed(script: &Script, timing: &Timing) -> Option<usize> {
     let mut most = 0;
     for asked in &script.asked {
         if asked.plan.read == Read::Echo {
@@ -197,5 +211,6 @@ pub(super) fn most_owed(script: &Script) -> Option<usize> {
             most = most.max(response.frames.iter().copied().max().unwrap_or(0));
         }
     }
-    Some(script.house.write_buffer + most + BUFFER)
+    let encrypted = if timing.over_tls { tls::BUFFER } else { 0 };
+    Some(script.house.write_buffer + most + BUFFER + encrypted)
 }

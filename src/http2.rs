@@ -31,6 +31,8 @@ mod reply;
 mod request;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod tunnel;
 mod wire;

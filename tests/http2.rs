@@ -469,6 +469,58 @@ async fn as_many_resets_as_are_allowed_end_nothing_and_time_forgives() {
     assert_eq!(talk.goodbyes(), [ENHANCE_YOUR_CALM]);
 }
 
+/// How far a connection comes in each of its turns with what was sent in one piece.
+async fn turns(flood: Vec<u8>, whole: usize, done: impl Fn(&Talk) -> usize) -> Vec<usize> {
+    let talk = talk().await;
+    talk.client.send(flood);
+    let mut turns = Vec::new();
+    while turns.iter().sum::<usize>() < whole {
+        let so_far = done(&talk);
+        tokio::task::yield_now().await;
+        turns.push(done(&talk) - so_far);
+        assert!(turns.len() < 1_000, "{turns:?}");
+    }
+    turns.retain(|&done| done > 0);
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_have_the_thread_after_sixteen_requests_or_256_frames() {
+    let requests: Vec<u8> = (0..70).flat_map(|n| get(2 * n + 1)).collect();
+    let answers = |talk: &Talk| {
+        let frames = talk.frames();
+        frames.iter().filter(|one| one.kind == HEADERS).count()
+    };
+    assert_eq!(turns(requests, 70, answers).await, [16, 16, 16, 16, 6]);
+
+    let pings: Vec<u8> = (0..600).flat_map(|_| ping(b"12345678")).collect();
+    let pongs = |talk: &Talk| talk.of(0, PING).len();
+    assert_eq!(turns(pings, 600, pongs).await, [256, 256, 88]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_to_the_next_turn_is_cut_wherever_it_came() {
+    let uploads = |n: u32| {
+        let fields = pseudo("POST", "/read");
+        let stream = 2 * n + 1;
+        let head = frame(HEADERS, END_HEADERS, stream, fields);
+        [head, frame(DATA, END_STREAM, stream, [b'x'; 700])].concat()
+    };
+    let flood: Vec<u8> = (0..90).flat_map(uploads).collect();
+    for slice in [usize::MAX, 8_191, 1_000, 13] {
+        let talk = talk().await;
+        for slice in flood.chunks(slice.min(flood.len())) {
+            talk.client.send(slice);
+        }
+        while talk.of(179, HEADERS).is_empty() {
+            talk.settle().await;
+        }
+        for n in 0..90 {
+            assert_eq!(talk.content(2 * n + 1), ("700".to_owned(), true), "{n}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bomb_of_fields_is_refused() {
     // One field of 4,000 bytes, and then a byte for each time that it is repeated.

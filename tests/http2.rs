@@ -17,7 +17,7 @@ use support::handlers::Frames;
 use support::pipe::{Client, pipe};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tower::service_fn;
+use tower::{Layer, Service, ServiceExt, service_fn};
 use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, OnlyHttp2};
 use wire::*;
 
@@ -844,6 +844,54 @@ async fn both_protocols_are_spoken_on_one_port() {
             support::report(connection).await;
         }
     }
+}
+
+/// The content of the answer to one GET on a stack of connections, which has to be HTTP/2.
+async fn ask<S>(stack: S) -> (String, bool)
+where
+    S: Service<wharf::Conn<support::pipe::Stream>, Response = ConnReport, Error = wharf::Error>
+        + 'static,
+    S::Future: 'static,
+{
+    let (client, stream) = pipe();
+    let connection = tokio::task::spawn_local(stack.oneshot(stream.into()));
+    let connection = tokio::task::spawn_local(async { connection.await.unwrap().unwrap() });
+    let mut talk = Talk { client, connection };
+    talk.send([PREFACE, &settings(&[]), &get(1)].concat()).await;
+    talk.content(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_send_is_served() {
+    let greeting = std::rc::Rc::new("hello".to_owned());
+    let local = service_fn(move |_: Request<Body>| {
+        let greeting = greeting.clone();
+        async move { Ok::<_, BoxError>(Response::new(greeting.to_string())) }
+    });
+    let run = async {
+        let both = Http::new().with_http2().local().layer(local.clone());
+        assert_eq!(ask(both).await, ("hello".to_owned(), true));
+        let only = Http::new().only_http2().local().layer(local);
+        assert_eq!(ask(only).await, ("hello".to_owned(), true));
+    };
+    tokio::task::LocalSet::new().run_until(run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_made_for_each_connection() {
+    let make = service_fn(|id: u64| async move {
+        let known = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, BoxError>(Response::new(id.to_string()))
+        });
+        Ok::<_, BoxError>(known)
+    });
+    let run = async {
+        let both = Http::new().with_http2().per_connection(|_| 7);
+        assert_eq!(ask(both.layer(make)).await, ("7".to_owned(), true));
+        let only = Http::new().only_http2().per_connection(|_| 8);
+        assert_eq!(ask(only.layer(make)).await, ("8".to_owned(), true));
+    };
+    tokio::task::LocalSet::new().run_until(run).await;
 }
 
 #[test]

@@ -40,7 +40,7 @@ cost() {
   awk -v spent=$((after - before)) -v asked="$asked" 'BEGIN { printf "%.3f", spent / asked / 1000 }'
 }
 
-declare -A pid port
+declare -A pid=() port=()
 # start SERVER: on a port that is free.
 start() {
   local at

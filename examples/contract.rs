@@ -6,7 +6,16 @@
 //!
 //! `CODEC=httparse` switches the parser, `WORKERS=n` the number of threads, `RUNTIME=local` gives each of them a runtime of
 //! its own; `TERM` drains, a second one cuts. Built with the feature `http2` it speaks HTTP/2 too, by prior knowledge; built
-//! with `tls`, `TLS=1` puts TLS below, with a development certificate for `localhost`.
+//! with `tls`, `TLS=1` puts TLS below, with a development certificate for `localhost`:
+//!
+//! ```text
+//! TLS=1 cargo run --release --example contract --features http2,tls
+//! curl --cacert PATH-IT-PRINTS https://localhost:8888/plaintext
+//!
+//! cargo run --release --example contract --features http2
+//! curl --http2-prior-knowledge http://localhost:8888/plaintext    # `--http2` alone stays with HTTP/1
+//! ```
+//!
 //! What is sent here is fixed: tools compare it byte by byte.
 
 use std::iter::repeat_n;
@@ -181,9 +190,12 @@ fn main() {
 
     let tls = setting("TLS", "`1` or `0`", |text| match text {
         "0" => Some(false),
-        "1" if cfg!(feature = "tls") => Some(true),
+        "1" => Some(true),
         _ => None,
     });
+    if tls == Some(true) && !cfg!(feature = "tls") {
+        fail("TLS=1 needs the feature `tls`: build with --features http2,tls");
+    }
 
     let (httparse, local) = (codec.unwrap_or(false), runtime.unwrap_or(false));
 
@@ -256,7 +268,8 @@ mod development {
         let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&certificate, made.cert.pem())?;
         std::fs::write(&key, made.signing_key.serialize_pem())?;
-        println!("its certificate is in {}", certificate.display());
+        let path = certificate.display();
+        println!("its certificate is in {path} and for localhost: curl --cacert {path}");
         let tls = Tls::from_pem_files(&certificate, &key)?;
         #[cfg(feature = "http2")]
         let tls = tls.with_http2()?;

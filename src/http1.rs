@@ -1,25 +1,22 @@
 //! HTTP/1.1 and 1.0 as a layer: below it are connections, above it requests.
 //!
-//! [`Http`] is the [`tower_layer::Layer`] and the settings, [`Http1`] the connection service it makes, `connection`
-//! the life of one connection from top to bottom.
+//! [`Http`] is the [`tower_layer::Layer`] and the settings, `connection` the life of one connection from top to bottom.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::codec::{Codec, Strict};
-use crate::conn::{Conn, ConnInfo, ConnReport, Live};
+use crate::conn::{Conn, ConnReport, Live};
 use crate::error::{BoxError, Error, Reject};
+use crate::layer::layer;
 use crate::limits::Limits;
 use crate::service::{Failed, catch, failure, internal, refusal};
 
@@ -30,7 +27,6 @@ mod deadline;
 mod end;
 mod exchange;
 mod intake;
-mod local;
 mod pipeline;
 mod refused;
 mod sending;
@@ -38,8 +34,7 @@ mod wire;
 
 use wire::Wire;
 
-pub use local::{LocalHttp, LocalHttp1};
-pub use pipeline::{ConcurrentPipelining, PipelinedHttp1};
+pub use pipeline::ConcurrentPipelining;
 pub use refused::Refused;
 
 /// HTTP/1 between the connection plane and the request plane.
@@ -173,24 +168,6 @@ impl<M> Http<M> {
         self
     }
 
-    /// A service made anew for each connection, by a make-service that is given `target` of the connection's facts.
-    ///
-    /// ```
-    /// use std::net::SocketAddr;
-    /// use wharf::{ConnInfo, Http};
-    ///
-    /// let peer = |info: &ConnInfo| info.peer.socket().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-    /// let http = Http::new().per_connection(peer);
-    /// // http.layer(router.into_make_service_with_connect_info::<SocketAddr>())
-    /// # let _ = http;
-    /// ```
-    pub fn per_connection<F, T>(self, target: F) -> PerConnection<F, M>
-    where
-        F: Fn(&ConnInfo) -> T,
-    {
-        PerConnection { http: self, target }
-    }
-
     /// Handles up to `most` pipelined requests of a connection at the same time; see [`ConcurrentPipelining`].
     ///
     /// ```
@@ -227,7 +204,7 @@ impl<M> Http<M> {
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
-        self.settings.limits.check()?;
+        self.check()?;
         let codec = (self.codec)(&self.settings.limits);
         Ok(connection::serve(
             conn,
@@ -236,14 +213,16 @@ impl<M> Http<M> {
             self.settings.clone(),
         ))
     }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.settings.limits.check()
+    }
 }
 
 #[cfg(feature = "http2")]
 impl<M> Http<M> {
-    /// The settings, if they can work.
-    pub(crate) fn checked(&self) -> Result<Arc<Settings>, Error> {
-        self.settings.limits.check()?;
-        Ok(self.settings.clone())
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.clone()
     }
 
     pub(crate) fn new_codec<C>(&self) -> C
@@ -325,133 +304,7 @@ impl Settings {
     }
 }
 
-impl<S, M: Clone> Layer<S> for Http<M> {
-    type Service = Http1<S, M>;
-
-    fn layer(&self, service: S) -> Self::Service {
-        Http1 {
-            http: self.clone(),
-            service,
-        }
-    }
-}
-
-/// The connection service that [`Http`] makes of a request service.
-#[derive(Debug, Clone)]
-pub struct Http1<S, M = fn(&Limits) -> Strict> {
-    http: Http<M>,
-    service: S,
-}
-
-impl<Io, S, M, C, B> Service<Conn<Io>> for Http1<S, M>
-where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    M: Fn(&Limits) -> C + 'static,
-    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Response = ConnReport;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
-
-    /// Fails, for good, when the [`Limits`] can't work. The request service's own readiness is asked for each
-    /// request, when its head is there.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.http.settings.limits.check())
-    }
-
-    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
-        match self.http.connection(conn, self.service.clone()) {
-            Ok(connection) => Box::pin(Reported { connection }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
-    }
-}
-
-/// The layer that [`Http::per_connection`] makes.
-#[derive(Debug, Clone)]
-pub struct PerConnection<F, M = fn(&Limits) -> Strict> {
-    http: Http<M>,
-    target: F,
-}
-
-impl<S, F: Clone, M: Clone> Layer<S> for PerConnection<F, M> {
-    type Service = MakeHttp1<S, F, M>;
-
-    fn layer(&self, make: S) -> Self::Service {
-        MakeHttp1 {
-            http: self.http.clone(),
-            target: self.target.clone(),
-            make,
-        }
-    }
-}
-
-/// The connection service that [`PerConnection`] makes of a make-service.
-#[derive(Debug, Clone)]
-pub struct MakeHttp1<S, F, M = fn(&Limits) -> Strict> {
-    http: Http<M>,
-    target: F,
-    make: S,
-}
-
-impl<Io, Make, S, F, T, M, C, B> Service<Conn<Io>> for MakeHttp1<Make, F, M>
-where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    Make: Service<T, Response = S, Error: Into<BoxError>, Future: Send + 'static>,
-    F: Fn(&ConnInfo) -> T,
-    M: Fn(&Limits) -> C + Clone + Send + 'static,
-    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Response = ConnReport;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.http.settings.limits.check()?;
-        self.make.poll_ready(cx).map_err(Error::service)
-    }
-
-    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
-        let making = self.make.call((self.target)(conn.info()));
-        let http = self.http.clone();
-        Box::pin(async move {
-            let service = making.await.map_err(Error::service)?;
-            Ok(http.connection(conn, service)?.await)
-        })
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// `async { Ok(connection.await) }`, which would keep the connection twice.
-    pub(crate) struct Reported<F> {
-        #[pin]
-        connection: F,
-    }
-}
-
-#[cfg(feature = "http2")]
-impl<F> Reported<F> {
-    pub(crate) fn new(connection: F) -> Self {
-        Self { connection }
-    }
-}
-
-impl<F: Future<Output = ConnReport>> Future for Reported<F> {
-    type Output = Result<ConnReport, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().connection.poll(cx).map(Ok)
-    }
-}
+layer!(Http);
 
 /// Serves one connection over any stream with the default [`Http`], to its end.
 ///

@@ -1,23 +1,20 @@
 //! HTTP/2 (RFC 9113) between the connection plane and the request plane, with the same bodies, limits, reasons and reports as
 //! HTTP/1. The `h2` crate frames; what is decided about a connection is decided here.
 //!
-//! [`WithHttp2`] and [`OnlyHttp2`] are layers, [`Auto`] and [`Http2`] the connection services that they make.
+//! [`WithHttp2`] and [`OnlyHttp2`] are the layers, `connection` is the life of one connection.
 
 use std::fmt;
-use std::future::{Future, ready};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::codec::{Codec, Strict};
 use crate::conn::{Conn, ConnReport};
 use crate::error::{BoxError, Error};
-use crate::http1::{self, Http, Reported};
+use crate::http1::{self, Http};
+use crate::layer::layer;
 use crate::limits::Limits;
 
 mod churn;
@@ -31,14 +28,14 @@ mod reply;
 mod request;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod tunnel;
 mod wire;
 
 pub(crate) use connection::serve;
 pub(crate) use wire::PREFACE;
-
-type Connecting = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
 
 impl<M> Http<M> {
     /// Speaks HTTP/2 too (with the feature `http2`): with clients that agreed to it in their TLS handshake (ALPN `h2`, which
@@ -87,6 +84,8 @@ impl<M> Http<M> {
 ///   stream.
 /// - `CONNECT`, with a [`Protocol`](crate::upgrade::Protocol) or without, leaves HTTP as in HTTP/1: [`upgrade::on`](crate::upgrade::on).
 /// - Nothing is pushed.
+/// - Streams are handled concurrently; [`concurrent_pipelining`](Http::concurrent_pipelining) is about HTTP/1 and can't be
+///   combined with this.
 ///
 /// What can't be otherwise as long as h2 frames: a request whose fields exceed
 /// [`http2_header_list_bytes`](Limits::http2_header_list_bytes) is answered by h2 itself, with a 431 without content, of which neither
@@ -118,57 +117,22 @@ impl<M> WithHttp2<M> {
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
-        let settings = self.http.checked()?;
+        self.check()?;
         let codec = self.http.new_codec();
-        Ok(http1::auto::serve(conn, codec, service, settings))
-    }
-}
-
-impl<S, M: Clone> Layer<S> for WithHttp2<M> {
-    type Service = Auto<S, M>;
-
-    fn layer(&self, service: S) -> Self::Service {
-        Auto {
-            layer: self.clone(),
+        Ok(http1::auto::serve(
+            conn,
+            codec,
             service,
-        }
+            self.http.settings(),
+        ))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.http.check()
     }
 }
 
-/// The connection service that [`WithHttp2`] makes of a request service.
-#[derive(Debug, Clone)]
-pub struct Auto<S, M = fn(&Limits) -> Strict> {
-    layer: WithHttp2<M>,
-    service: S,
-}
-
-impl<Io, S, M, C, B> Service<Conn<Io>> for Auto<S, M>
-where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    M: Fn(&Limits) -> C + 'static,
-    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Response = ConnReport;
-    type Error = Error;
-    type Future = Connecting;
-
-    /// Fails, for good, when the [`Limits`] can't work.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.layer.http.checked().map(drop))
-    }
-
-    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
-        match self.layer.connection(conn, self.service.clone()) {
-            Ok(connection) => Box::pin(Reported::new(connection)),
-            Err(error) => Box::pin(ready(Err(error))),
-        }
-    }
-}
+layer!(WithHttp2);
 
 /// HTTP/2 alone; [`Http::only_http2`] makes it. See [`WithHttp2`] for how it is spoken.
 #[derive(Clone)]
@@ -201,53 +165,15 @@ impl<M> OnlyHttp2<M> {
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
-        let settings = self.http.checked()?;
+        self.check()?;
         let (io, live) = conn.seal();
+        let settings = self.http.settings();
         Ok(serve(io, bytes::Bytes::new(), live, service, settings))
     }
-}
 
-impl<S, M: Clone> Layer<S> for OnlyHttp2<M> {
-    type Service = Http2<S, M>;
-
-    fn layer(&self, service: S) -> Self::Service {
-        Http2 {
-            layer: self.clone(),
-            service,
-        }
+    fn check(&self) -> Result<(), Error> {
+        self.http.check()
     }
 }
 
-/// The connection service that [`OnlyHttp2`] makes of a request service.
-#[derive(Debug, Clone)]
-pub struct Http2<S, M = fn(&Limits) -> Strict> {
-    layer: OnlyHttp2<M>,
-    service: S,
-}
-
-impl<Io, S, M, B> Service<Conn<Io>> for Http2<S, M>
-where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    M: 'static,
-{
-    type Response = ConnReport;
-    type Error = Error;
-    type Future = Connecting;
-
-    /// Fails, for good, when the [`Limits`] can't work.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.layer.http.checked().map(drop))
-    }
-
-    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
-        match self.layer.connection(conn, self.service.clone()) {
-            Ok(connection) => Box::pin(Reported::new(connection)),
-            Err(error) => Box::pin(ready(Err(error))),
-        }
-    }
-}
+layer!(OnlyHttp2);

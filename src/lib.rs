@@ -21,6 +21,7 @@ mod http1;
 #[cfg(feature = "http2")]
 mod http2;
 mod interim;
+mod layer;
 pub mod limits;
 pub mod listener;
 mod meter;
@@ -43,13 +44,13 @@ pub use conn::{
     ProxyClient, ProxyError, ProxyInfo, RequestLine, State, TlsError, TlsInfo, TlsVersion,
 };
 pub use error::{BoxError, Error, ErrorKind, Reason, Reject};
-pub use http1::{
-    ConcurrentPipelining, Http, Http1, LocalHttp, LocalHttp1, MakeHttp1, PerConnection,
-    PipelinedHttp1, Refused, serve_connection,
-};
+pub use http1::{ConcurrentPipelining, Http, Refused, serve_connection};
 #[cfg(feature = "http2")]
-pub use http2::{Auto, Http2, OnlyHttp2, WithHttp2};
+pub use http2::{OnlyHttp2, WithHttp2};
 pub use interim::{Interim, NotSent, interim};
+pub use layer::{
+    Connections, Local, LocalConnections, MadeConnections, PerConnection, Speak, SpeakLocal,
+};
 pub use limits::Limits;
 pub use listener::{IntoListeners, Listener, Stream};
 pub use per_peer::PerPeer;

@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use crate::conn::{Conn, ConnReport};
 use crate::error::{BoxError, Error};
-use crate::http1::{Http, Http1};
+use crate::http1::Http;
+use crate::layer::Connections;
 use crate::listener::{IntoListeners, Stream};
 use crate::server::Server;
 use crate::shutdown::{Report, Shutdown};
@@ -29,7 +30,7 @@ use crate::shutdown::{Report, Shutdown};
 /// # Ok(())
 /// # }
 /// ```
-pub fn serve<L, S>(listeners: L, service: S) -> Serve<L, Http1<S>> {
+pub fn serve<L, S>(listeners: L, service: S) -> Serve<L, Connections<Http, S>> {
     Serve::over(listeners, Http::new().layer(service))
 }
 

@@ -17,7 +17,7 @@ use support::handlers::Frames;
 use support::pipe::{Client, pipe};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tower::service_fn;
+use tower::{Layer, Service, ServiceExt, service_fn};
 use wharf::{Body, BoxError, CloseReason, ConnReport, Http, Limits, OnlyHttp2};
 use wire::*;
 
@@ -469,6 +469,58 @@ async fn as_many_resets_as_are_allowed_end_nothing_and_time_forgives() {
     assert_eq!(talk.goodbyes(), [ENHANCE_YOUR_CALM]);
 }
 
+/// How far a connection comes in each of its turns with what was sent in one piece.
+async fn turns(flood: Vec<u8>, whole: usize, done: impl Fn(&Talk) -> usize) -> Vec<usize> {
+    let talk = talk().await;
+    talk.client.send(flood);
+    let mut turns = Vec::new();
+    while turns.iter().sum::<usize>() < whole {
+        let so_far = done(&talk);
+        tokio::task::yield_now().await;
+        turns.push(done(&talk) - so_far);
+        assert!(turns.len() < 1_000, "{turns:?}");
+    }
+    turns.retain(|&done| done > 0);
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_have_the_thread_after_sixteen_requests_or_256_frames() {
+    let requests: Vec<u8> = (0..70).flat_map(|n| get(2 * n + 1)).collect();
+    let answers = |talk: &Talk| {
+        let frames = talk.frames();
+        frames.iter().filter(|one| one.kind == HEADERS).count()
+    };
+    assert_eq!(turns(requests, 70, answers).await, [16, 16, 16, 16, 6]);
+
+    let pings: Vec<u8> = (0..600).flat_map(|_| ping(b"12345678")).collect();
+    let pongs = |talk: &Talk| talk.of(0, PING).len();
+    assert_eq!(turns(pings, 600, pongs).await, [256, 256, 88]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_to_the_next_turn_is_cut_wherever_it_came() {
+    let uploads = |n: u32| {
+        let fields = pseudo("POST", "/read");
+        let stream = 2 * n + 1;
+        let head = frame(HEADERS, END_HEADERS, stream, fields);
+        [head, frame(DATA, END_STREAM, stream, [b'x'; 700])].concat()
+    };
+    let flood: Vec<u8> = (0..90).flat_map(uploads).collect();
+    for slice in [usize::MAX, 8_191, 1_000, 13] {
+        let talk = talk().await;
+        for slice in flood.chunks(slice.min(flood.len())) {
+            talk.client.send(slice);
+        }
+        while talk.of(179, HEADERS).is_empty() {
+            talk.settle().await;
+        }
+        for n in 0..90 {
+            assert_eq!(talk.content(2 * n + 1), ("700".to_owned(), true), "{n}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bomb_of_fields_is_refused() {
     // One field of 4,000 bytes, and then a byte for each time that it is repeated.
@@ -792,6 +844,54 @@ async fn both_protocols_are_spoken_on_one_port() {
             support::report(connection).await;
         }
     }
+}
+
+/// The content of the answer to one GET on a stack of connections, which has to be HTTP/2.
+async fn ask<S>(stack: S) -> (String, bool)
+where
+    S: Service<wharf::Conn<support::pipe::Stream>, Response = ConnReport, Error = wharf::Error>
+        + 'static,
+    S::Future: 'static,
+{
+    let (client, stream) = pipe();
+    let connection = tokio::task::spawn_local(stack.oneshot(stream.into()));
+    let connection = tokio::task::spawn_local(async { connection.await.unwrap().unwrap() });
+    let mut talk = Talk { client, connection };
+    talk.send([PREFACE, &settings(&[]), &get(1)].concat()).await;
+    talk.content(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_send_is_served() {
+    let greeting = std::rc::Rc::new("hello".to_owned());
+    let local = service_fn(move |_: Request<Body>| {
+        let greeting = greeting.clone();
+        async move { Ok::<_, BoxError>(Response::new(greeting.to_string())) }
+    });
+    let run = async {
+        let both = Http::new().with_http2().local().layer(local.clone());
+        assert_eq!(ask(both).await, ("hello".to_owned(), true));
+        let only = Http::new().only_http2().local().layer(local);
+        assert_eq!(ask(only).await, ("hello".to_owned(), true));
+    };
+    tokio::task::LocalSet::new().run_until(run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_made_for_each_connection() {
+    let make = service_fn(|id: u64| async move {
+        let known = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, BoxError>(Response::new(id.to_string()))
+        });
+        Ok::<_, BoxError>(known)
+    });
+    let run = async {
+        let both = Http::new().with_http2().per_connection(|_| 7);
+        assert_eq!(ask(both.layer(make)).await, ("7".to_owned(), true));
+        let only = Http::new().only_http2().per_connection(|_| 8);
+        assert_eq!(ask(only.layer(make)).await, ("8".to_owned(), true));
+    };
+    tokio::task::LocalSet::new().run_until(run).await;
 }
 
 #[test]

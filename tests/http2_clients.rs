@@ -12,10 +12,11 @@ mod contract;
 mod support;
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use support::Authority;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::oneshot;
@@ -215,6 +216,40 @@ async fn a_shutdown_loses_no_request_of_a_busy_client() {
         "{load}\n{report}"
     );
     assert_eq!(report.cut.len(), 0);
+}
+
+/// Python's h2 shares no code with the server, and judges what it is sent.
+#[tokio::test]
+async fn python_h2_is_answered_and_told_to_go() {
+    let python = std::env::var("PYTHON_H2").unwrap_or_else(|_| "python3".into());
+    let has_h2 = Command::new(&python)
+        .args(["-c", "import h2"])
+        .output()
+        .await;
+    assert!(
+        has_h2.is_ok_and(|output| output.status.success()),
+        "`{python}` has no h2: pip install h2, and name that python in PYTHON_H2"
+    );
+    for over_tls in [false, true] {
+        let wharf = Wharf::start(over_tls).await;
+        let mut client = Command::new(&python);
+        client.arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/support/python_h2.py"
+        ));
+        client.arg(wharf.address.port().to_string());
+        if over_tls {
+            client.arg(wharf.authority.pem());
+        }
+        let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(client.stdout.take().unwrap()).lines();
+        let is_under_way = said.next_line().await.unwrap();
+        assert_eq!(is_under_way.as_deref(), Some("under way"), "{over_tls}");
+        let report = wharf.end().await;
+        assert!(client.wait().await.unwrap().success(), "{over_tls}");
+        // The one that was reset is among them, and nobody waited for it.
+        assert_eq!((report.requests, report.cut.len()), (5, 0), "{report}");
+    }
 }
 
 #[tokio::test]

@@ -11,17 +11,17 @@ use std::task::{Context, Poll};
 
 use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use super::connection::Connection;
 use super::exchange::{Ending, Exchange};
 use super::wire::Stop;
-use super::{Http, Reported, Settings};
+use super::{Http, Settings};
 use crate::body::Body;
 use crate::codec::{Codec, Head, Length};
 use crate::conn::{CloseReason, Conn, ConnReport, State};
 use crate::error::{BoxError, Error};
+use crate::layer::layer;
 use crate::limits::Limits;
 use crate::service::{Failed, catch};
 
@@ -30,6 +30,8 @@ use crate::service::{Failed, catch};
 /// Answers leave in the order of the requests. Only safe requests without a body share (RFC 9110 section 9.2.1, RFC 9112 section
 /// 9.3.2); any other waits until those before it are answered, and is handled alone. Each takes a readiness of the service of
 /// its own and a boxed future. An interim response is sent only while its request is the next to be answered.
+///
+/// It is about HTTP/1 alone: the streams of HTTP/2 are concurrent anyway, so `with_http2` doesn't know it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ConcurrentPipelining<M> {
@@ -70,57 +72,14 @@ impl<M> ConcurrentPipelining<M> {
                 "concurrent_pipelining must be 1 to {MOST}, not {most}"
             )));
         }
-        self.http.settings.limits.check()
+        self.http.check()
     }
 }
 
 /// Nobody pipelines more in one go, but who wants to do harm.
 const MOST: usize = 256;
 
-impl<S, M: Clone> Layer<S> for ConcurrentPipelining<M> {
-    type Service = PipelinedHttp1<S, M>;
-
-    fn layer(&self, service: S) -> Self::Service {
-        PipelinedHttp1 {
-            layer: self.clone(),
-            service,
-        }
-    }
-}
-
-/// The connection service that [`ConcurrentPipelining`] makes of a request service.
-#[derive(Debug, Clone)]
-pub struct PipelinedHttp1<S, M> {
-    layer: ConcurrentPipelining<M>,
-    service: S,
-}
-
-impl<Io, S, M, C, B> Service<Conn<Io>> for PipelinedHttp1<S, M>
-where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    M: Fn(&Limits) -> C + 'static,
-    C: Codec<Decoder: Send, Encoder: Send> + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Response = ConnReport;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.layer.check())
-    }
-
-    fn call(&mut self, conn: Conn<Io>) -> Self::Future {
-        match self.layer.connection(conn, self.service.clone()) {
-            Ok(connection) => Box::pin(Reported { connection }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
-    }
-}
+layer!(ConcurrentPipelining);
 
 /// Serves a connection to its end, up to `most` of its pipelined requests at a time.
 pub(super) fn serve<Io, C, S, B>(

@@ -26,11 +26,6 @@ use crate::limits::READ_MOST;
 const READ_LEAST: u32 = 4 * 1024;
 /// Room beyond the end of a body, for the same reason as above.
 const READ_SLACK: u64 = 256;
-/// After so many requests, or so many bytes read, in one go a connection lets others have the thread.
-const FAIR_REQUESTS: u32 = 16;
-const FAIR_BYTES: u32 = 32 * 1024;
-/// After so many bytes written in one go, too.
-const FAIR_WRITTEN: u32 = 512 * 1024;
 
 /// Why a wait ended without what was waited for.
 #[derive(Debug)]
@@ -295,12 +290,12 @@ where
     #[inline]
     pub(super) fn had_its_share(&mut self) -> bool {
         self.requests += 1;
-        (self.requests >= FAIR_REQUESTS || self.bytes_read >= FAIR_BYTES) && self.has_input()
+        (self.requests >= fair::REQUESTS || self.bytes_read >= fair::READ) && self.has_input()
     }
 
     /// A long answer has had its share of the thread: whoever sees this yields.
     pub(super) fn has_written_its_share(&self) -> bool {
-        self.bytes_written >= FAIR_WRITTEN
+        self.bytes_written >= fair::WRITTEN
     }
 
     /// Buffers and head of the exchange under way.

@@ -16,14 +16,15 @@ use super::frames::{Cut, Cutter, HEAD, Head, Rules, code, kind};
 use super::hpack;
 use super::meter::StreamMeter;
 use crate::conn::{Http2Error, Live};
+use crate::fair;
 use crate::limits::Limits;
 
 /// The first bytes of a client (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// After so many bytes read, or written, in one go a connection lets others have the thread.
-const FAIR_READ: usize = 64 * 1024;
-const FAIR_WRITTEN: usize = 512 * 1024;
+/// After so many frames in one go a connection lets others have the thread: those without a request cost a tenth of one that
+/// has it.
+const FAIR_FRAMES: u32 = 256;
 
 /// What has come of a frame or a field block that isn't whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(super) enum Half {
 pub(super) struct Wire<Io> {
     pub(super) io: Io,
     live: Arc<Live>,
-    /// Read before by whoever found out that this is HTTP/2.
+    /// Read, and kept for the next turn; at first, read by whoever found out that this is HTTP/2.
     early: Bytes,
     /// Bytes of the preface that have come.
     preface: usize,
@@ -65,8 +66,11 @@ pub(super) struct Wire<Io> {
     pub(super) eof: bool,
     pub(super) tell_eof: bool,
     pub(super) failed: Option<io::ErrorKind>,
+    /// What was read and written in one go, and how many streams had been opened before.
     read: usize,
     written: usize,
+    frames: u32,
+    opened_before: u64,
     pub(super) arriving: StreamMeter,
     pub(super) writing: StreamMeter,
 }
@@ -95,6 +99,8 @@ impl<Io> Wire<Io> {
             failed: None,
             read: 0,
             written: 0,
+            frames: 0,
+            opened_before: 0,
             arriving: StreamMeter::new(limits),
             writing: StreamMeter::new(limits),
         }
@@ -173,18 +179,44 @@ impl<Io> Wire<Io> {
     /// The thread is given up: what was read and written in one go is forgotten. `true` if there may be more to read or
     /// write.
     pub(super) fn rest(&mut self) -> bool {
-        let had_its_share = self.read >= FAIR_READ || self.written >= FAIR_WRITTEN;
-        (self.read, self.written) = (0, 0);
+        let had_its_share = self.has_read_its_share() || self.has_written_its_share();
+        (self.read, self.written, self.frames) = (0, 0, 0);
+        self.opened_before = self.rules.count();
         had_its_share
     }
 
-    /// Looks at what came; an error has the number of bytes before what offends.
-    fn watch(&mut self, bytes: &[u8]) -> Result<(), (Http2Error, usize)> {
+    fn has_read_its_share(&self) -> bool {
+        self.read >= fair::READ as usize
+            || self.frames >= FAIR_FRAMES
+            || self.rules.count() - self.opened_before >= u64::from(fair::REQUESTS)
+    }
+
+    fn has_written_its_share(&self) -> bool {
+        self.written >= fair::WRITTEN as usize
+    }
+
+    /// Looks at what came: how many bytes of it h2 may have now, which are those before what offends or is left to the next
+    /// turn.
+    fn watch(&mut self, bytes: &[u8]) -> usize {
+        match self.watch_turn(bytes) {
+            Ok(count) => count,
+            Err((error, count)) => {
+                self.verdict = Some(error);
+                count
+            }
+        }
+    }
+
+    fn watch_turn(&mut self, bytes: &[u8]) -> Result<usize, (Http2Error, usize)> {
         let mut rest = self.watch_preface(bytes)?;
         loop {
             let at = bytes.len() - rest.len();
+            // Between two frames.
+            if self.has_read_its_share() && self.coming.half().is_none() {
+                return Ok(at);
+            }
             let judged = match self.coming.next(&mut rest) {
-                None => return Ok(()),
+                None => return Ok(bytes.len()),
                 Some(Cut::Head(head)) => self.watch_head(head),
                 Some(Cut::Payload(head, piece)) => self.watch_payload(head, piece),
             };
@@ -205,6 +237,7 @@ impl<Io> Wire<Io> {
 
     fn watch_head(&mut self, head: Head) -> Result<(), Http2Error> {
         self.got = 0;
+        self.frames += 1;
         if !self.rules.in_block() {
             self.begun += 1;
             self.block.clear();
@@ -305,37 +338,36 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         if self.tell_eof {
             return Poll::Ready(Ok(()));
         }
-        if self.verdict.is_some() || self.eof || self.read >= FAIR_READ {
+        if self.verdict.is_some() || self.eof || self.has_read_its_share() {
             return Poll::Pending;
         }
         let before = buf.filled().len();
         if self.early.is_empty() {
             let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
             read.inspect_err(|error| self.failed = Some(error.kind()))?;
-            self.live.count_in(buf.filled().len() - before);
+            let came = buf.filled().len() - before;
+            self.live.count_in(came);
+            self.eof = came == 0;
+            let count = self.watch(&buf.filled()[before..]);
+            if count < came {
+                self.early = Bytes::copy_from_slice(&buf.filled()[before + count..]);
+                buf.set_filled(before + count);
+            }
         } else {
-            let len = self.early.len().min(buf.remaining());
-            buf.put_slice(&self.early[..len]);
-            self.early.advance(len);
+            let early = self.early.slice(..self.early.len().min(buf.remaining()));
+            let count = self.watch(&early);
+            buf.put_slice(&early[..count]);
+            self.early.advance(count);
         }
         let read = buf.filled().len() - before;
+        // No bytes would be taken for the end.
         if read == 0 {
-            self.eof = true;
             return Poll::Pending;
         }
         self.read += read;
         if self.arriving.is_waiting() {
             self.arriving.rest(Instant::now());
             self.arriving.earn(read);
-        }
-        let Err((error, keep)) = self.watch(&buf.filled()[before..]) else {
-            return Poll::Ready(Ok(()));
-        };
-        self.verdict = Some(error);
-        buf.set_filled(before + keep);
-        // No bytes would be taken for the end.
-        if keep == 0 {
-            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -349,7 +381,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         if self.gave_up.is_some() {
             return Poll::Ready(Ok(all));
         }
-        if self.written >= FAIR_WRITTEN {
+        if self.has_written_its_share() {
             return Poll::Pending;
         }
         let (allowed, gives_up) = self.until_giving_up(slices);

@@ -8,6 +8,10 @@ use crate::error::Error;
 /// The room for one read of a body once reads have been filling it, as large uploads do.
 pub(crate) const READ_MOST: u32 = 64 * 1024;
 
+/// So much of responses is gathered for one write at first, and for each stream of HTTP/2; never more than
+/// [`Limits::write_buffer_bytes`].
+pub(crate) const WRITE_LEAST: usize = 64 * 1024;
+
 /// What a connection may cost. `Limits::default()` is meant for the open internet.
 ///
 /// ```
@@ -37,7 +41,10 @@ pub struct Limits {
     pub trailer_bytes: usize,
     /// Fields of a trailer section. Default 32; beyond: 431.
     pub trailer_fields: usize,
-    /// Owed bytes of responses above which nothing more is read, polled or answered. Default 64 KiB.
+    /// Owed bytes of responses above which nothing more is read, polled or answered. Default 512 KiB.
+    ///
+    /// So much is only gathered for readers that keep up: above 64 KiB it is doubled each time the peer's kernel has taken
+    /// all, and falls back as soon as it hasn't. For each stream of HTTP/2 it is 64 KiB at most.
     pub write_buffer_bytes: usize,
     /// Declared bytes of an unread body that are drained so that the connection can be kept. Default 256 KiB.
     pub drain_bytes: u64,
@@ -68,8 +75,10 @@ pub struct Limits {
     pub ready_timeout: Duration,
     /// How long a peer may stand still, at most, while its body is wanted or its response is owed. Default 30 s.
     ///
-    /// Of a reader no more is seen than its kernel says: behind a balancer that makes room only in steps, one step has to
-    /// be read in that time. 64 KiB steps and a client of 2 kB/s need 33 s.
+    /// What counts of a reader is what its kernel has confirmed, to 4 KiB, whatever this server's kernel holds. A kernel that
+    /// has been full says so again only when a step of its buffer is free (on Linux a sixteenth, and a packet at least), and
+    /// that step has to be read in this time: 8 KiB of the usual 128 KiB, 64 KiB on loopback, but 400 KiB where a reader
+    /// that was fast made it grow to 6 MiB.
     pub stall_timeout: Duration,
     /// How long a peer may stay below [`rate_floor`](Limits::rate_floor) at first. Default 5 s.
     pub rate_grace: Duration,
@@ -97,7 +106,7 @@ impl Default for Limits {
             chunk_overhead_bytes: 16 * 1024,
             trailer_bytes: 4 * 1024,
             trailer_fields: 32,
-            write_buffer_bytes: 64 * 1024,
+            write_buffer_bytes: 512 * 1024,
             drain_bytes: 256 * 1024,
             linger_bytes: 16 * 1024 * 1024,
             http2_streams: 100,
@@ -131,11 +140,12 @@ impl Limits {
     /// | 128 KiB | of the request's body the piece that is read into and the one that waits for the handler, 64 KiB each, once a fast upload fills them; 4 KiB each until then |
     /// | `write_buffer_bytes` | responses that are owed |
     ///
-    /// With the defaults 280 KiB, and 152 KiB where no body is sent; what connections hold on average under attack is far
+    /// With the defaults 728 KiB, and 600 KiB where no body is sent; 152 KiB where besides nobody is quick to read the first
+    /// megabytes of an answer and then stops, because only for quick readers more than 64 KiB are gathered. What connections hold on average under attack is far
     /// less, because no peer can be in all phases at once. Times `max_connections`, it is what HTTP/1 needs at most. To be
     /// added is what isn't HTTP's: what handlers hold, the one piece of a response body by which `write_buffer_bytes` may be
     /// exceeded, TLS, and the kernel's own buffers. For HTTP/2 it is `http2_connection_window` and `http2_streams` ×
-    /// (`http2_header_list_bytes` + `write_buffer_bytes`) instead of the rest.
+    /// (`http2_header_list_bytes` + `write_buffer_bytes`, of which 64 KiB count at most) instead of the rest.
     ///
     /// ```
     /// use wharf::Limits;
@@ -151,6 +161,12 @@ impl Limits {
             + FIELD * self.header_fields
             + 2 * READ_MOST as usize
             + self.write_buffer_bytes
+    }
+
+    /// What is gathered of responses for each stream of HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(crate) fn http2_write_bytes(&self) -> usize {
+        self.write_buffer_bytes.min(WRITE_LEAST)
     }
 
     /// Says whether a server can work with these values. [`Http`](crate::Http) asks this before it serves.

@@ -2,14 +2,14 @@
 //! bind and how to accept one stream; when to accept, and what to do when that fails, is the server's business.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -356,10 +356,7 @@ impl OpenListener {
     fn accepted(&self, io: Transport, peer: Address) -> Accepted<Stream> {
         let live = Arc::new(Live::new());
         Accepted {
-            io: Stream {
-                io,
-                live: live.clone(),
-            },
+            io: Stream::new(io, live.clone()),
             live,
             peer,
             local: self.local.clone(),
@@ -380,7 +377,22 @@ fn unix_address(path: Option<&Path>) -> Address {
 pub struct Stream {
     io: Transport,
     live: Arc<Live>,
+    reader: Reader,
 }
+
+/// What is known of a peer's reading, which decides how much of a response the kernel may hold.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    /// Nothing, or that it is slow.
+    Unknown,
+    /// Since then the kernel has waited for it.
+    Awaited(Instant),
+    /// It reads, and made room at once: the kernel may hold what the system allows.
+    Quick,
+}
+
+/// A reader that makes room in this time is quick: 8 KiB or more of it, so some 80 kB/s.
+const QUICK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 enum Transport {
@@ -404,8 +416,44 @@ impl Transport {
 impl Stream {
     /// A stream in memory.
     pub(crate) fn memory(pipe: Pipe, live: Arc<Live>) -> Self {
-        let io = Transport::Memory(pipe);
-        Self { io, live }
+        Self::new(Transport::Memory(pipe), live)
+    }
+
+    fn new(io: Transport, live: Arc<Live>) -> Self {
+        let reader = match io {
+            Transport::Tcp(_) if cfg!(target_os = "linux") => Reader::Unknown,
+            _ => Reader::Quick,
+        };
+        Self { io, live, reader }
+    }
+
+    /// What became of a write.
+    ///
+    /// Until its reader is known to be quick the kernel holds little; from then on it may hold megabytes, and says that it
+    /// has room only when a third of them is gone. To a reader that has become slow that is minutes, so at the deadline of
+    /// writing the kernel is asked for the room that there is.
+    #[inline]
+    fn wrote(&mut self, heard: Poll<io::Result<usize>>, rest: &[u8]) -> Poll<io::Result<usize>> {
+        match (self.reader, heard.is_pending()) {
+            (Reader::Quick, _) | (Reader::Unknown, false) | (Reader::Awaited(_), true) => {}
+            (Reader::Unknown, true) => self.reader = Reader::Awaited(Instant::now()),
+            (Reader::Awaited(since), false) => self.judge(since.elapsed()),
+        }
+        self.or_ask(heard, |socket| bind::send_piece(socket, rest))
+    }
+
+    #[cold]
+    fn judge(&mut self, waited: Duration) {
+        self.reader = Reader::Unknown;
+        #[cfg(target_os = "linux")]
+        if let Transport::Tcp(io) = &self.io
+            && waited < QUICK
+            && self.live.is_read()
+        {
+            // A kernel that can't is asked no more.
+            let _ = bind::hold_much(io);
+            self.reader = Reader::Quick;
+        }
     }
 
     /// Asks the kernel itself once a deadline has passed: a process that was stopped hears of its timers before its
@@ -485,7 +533,7 @@ impl AsyncWrite for Stream {
             Transport::Unix(io) => Pin::new(io).poll_write(cx, from),
             Transport::Memory(pipe) => pipe.poll_write(cx, &[io::IoSlice::new(from)]),
         };
-        this.or_ask(heard, |mut socket| socket.write(from))
+        this.wrote(heard, from)
     }
 
     #[inline]
@@ -500,7 +548,8 @@ impl AsyncWrite for Stream {
             Transport::Unix(io) => Pin::new(io).poll_write_vectored(cx, from),
             Transport::Memory(pipe) => pipe.poll_write(cx, from),
         };
-        this.or_ask(heard, |mut socket| socket.write_vectored(from))
+        let first = from.iter().find(|slice| !slice.is_empty());
+        this.wrote(heard, first.map_or(&[], |slice| slice))
     }
 
     #[inline]

@@ -737,6 +737,42 @@ async fn a_client_that_pipelines_and_does_not_read_is_not_served_beyond_the_writ
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_than_64_kib_are_gathered_only_for_a_reader_that_keeps_up() {
+    const FRAME: usize = 16 * 1024;
+    let given = Arc::new(AtomicUsize::new(0));
+    let count = given.clone();
+    let service = service_fn(move |_: Request<Body>| {
+        let count = count.clone();
+        let frames = stream::iter(std::iter::repeat_with(move || {
+            count.fetch_add(FRAME, Relaxed);
+            let data = Bytes::from_static(&[b'x'; FRAME]);
+            Ok::<_, BoxError>(Frame::data(data))
+        }));
+        async { Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(frames)))) }
+    });
+    let mut client = wharf::test::connect(Http::new(), service);
+    client.take_only(0).await;
+    client.send(GET).await;
+    let mut taken = 0;
+    let mut held_after = async |more: usize| {
+        taken += more;
+        client.take_only(more).await;
+        client.receive(more).await;
+        given.load(Relaxed) - taken
+    };
+    let little = 64 * 1024 - FRAME..64 * 1024 + FRAME;
+    assert!(little.contains(&held_after(0).await));
+    // Its kernel may have taken this unread.
+    assert!(little.contains(&held_after(300 * 1024).await));
+    let much = held_after(16 << 20).await;
+    assert!(much > little.end && much <= 512 * 1024 + FRAME, "{much}");
+    for _ in 0..64 {
+        held_after(8 * 1024).await;
+    }
+    assert!(little.contains(&held_after(8 * 1024).await));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_answers_at_most_sixteen_requests_before_others_have_their_turn() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();

@@ -55,7 +55,7 @@ pub struct Mark {
 
 impl Output {
     /// As many slices as are worth giving to one vectored write.
-    pub const SLICES: usize = 15;
+    pub const SLICES: usize = 64;
 
     /// How many bytes are owed.
     #[inline]

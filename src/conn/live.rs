@@ -250,6 +250,12 @@ impl Live {
         (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
     }
 
+    /// The peer has taken more than a kernel takes for somebody who doesn't read: 128 KiB is usual, 416 KiB what a Linux
+    /// client may ask for.
+    pub(crate) fn is_read(&self) -> bool {
+        self.bytes_out.load(Relaxed) >= 512 * 1024
+    }
+
     /// From `now` on it is doing that.
     #[inline]
     pub(crate) fn enter(&self, state: State, now: Instant) {

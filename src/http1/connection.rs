@@ -105,7 +105,7 @@ where
         async move {
             while most > 0 {
                 most -= 1;
-                if self.owes_too_much() {
+                if self.wire.owes_too_much() {
                     self.make_room().await?;
                 }
                 let head = self.until(|cx, this| this.poll_head(cx)).await??;
@@ -171,18 +171,11 @@ where
         })
     }
 
-    /// A client that doesn't read is not served beyond what may be owed.
-    #[inline]
-    pub(super) fn owes_too_much(&self) -> bool {
-        self.wire.owed() >= self.settings.limits.write_buffer_bytes
-    }
-
     /// Waits until no more is owed than may be.
     #[cold]
     pub(super) async fn make_room(&mut self) -> Result<(), Stop> {
         self.until(|cx, this| {
-            let most = this.settings.limits.write_buffer_bytes;
-            let room = this.wire.poll_room(cx, most).map_err(Stop::from);
+            let room = this.wire.poll_room(cx).map_err(Stop::from);
             if room.is_pending() {
                 this.wire.show(State::Sending);
             }

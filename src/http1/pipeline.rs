@@ -127,7 +127,7 @@ where
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
-        if self.owes_too_much() {
+        if self.wire.owes_too_much() {
             self.make_room().await?;
         }
         let head = self.until(|cx, this| this.poll_head(cx)).await??;
@@ -163,7 +163,7 @@ where
         let mut line = Line::new(most);
         line.call(self, service, exchange, first.decoder);
         loop {
-            if self.owes_too_much() {
+            if self.wire.owes_too_much() {
                 self.make_room().await?;
             }
             let (mut exchange, answer) = self

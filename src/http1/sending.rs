@@ -147,8 +147,7 @@ where
         let is_framed = sending.encoder.is_framed();
         let break_off = |why| Poll::Ready(Ok(Err(Ending::BreakOff { why, is_framed })));
         loop {
-            let most = self.settings.limits.write_buffer_bytes;
-            if self.wire.poll_room(cx, most)?.is_pending() {
+            if self.wire.poll_room(cx)?.is_pending() {
                 exchange.show(self.wire.live());
                 self.wire.show(State::Sending);
                 // A reader of the request's body in another task isn't held up by a client that doesn't read.

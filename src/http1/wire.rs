@@ -19,7 +19,7 @@ use super::deadline::{Deadline, Late, Phase};
 use crate::codec::Output;
 use crate::conn::{CloseReason, Live, State, Told};
 use crate::fair;
-use crate::limits::READ_MOST;
+use crate::limits::{READ_MOST, WRITE_LEAST};
 
 /// The room made for a read: enough for most heads and small bodies, and more than most messages need, so that a
 /// short read tells the runtime without another system call that the socket is empty.
@@ -71,6 +71,8 @@ pub(super) struct Wire<Io> {
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
     read_room: u32,
+    /// So much is gathered for one write.
+    write_room: usize,
     /// What this connection has had of the thread since it last gave it up.
     requests: u32,
     bytes_read: u32,
@@ -96,6 +98,7 @@ where
             io,
             desk: None,
             deadline: Deadline::new(&settings.limits),
+            write_room: least_write(&settings),
             settings,
             live,
             task: None,
@@ -257,6 +260,7 @@ where
                 Poll::Pending => {
                     let now = *self.now.get_or_insert_with(Instant::now);
                     self.deadline.writing.wait(now, &self.settings.limits);
+                    self.write_room = least_write(&self.settings);
                     return Poll::Pending;
                 }
             }
@@ -268,15 +272,28 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Ready while no more than `bound` bytes are owed; writes until that is so.
-    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, bound: usize) -> Poll<io::Result<()>> {
-        if self.owed() < bound {
+    /// A client that doesn't read is not served beyond what may be owed.
+    #[inline]
+    pub(super) fn owes_too_much(&self) -> bool {
+        self.owed() >= self.write_room
+    }
+
+    /// Ready once no more is owed than may be; writes until that is so. Where somebody reads, and the kernel takes all, more
+    /// is gathered for the next write.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.owes_too_much() {
             return Poll::Ready(Ok(()));
         }
-        match self.poll_flush(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ if self.owed() < bound => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+        match self.poll_flush(cx)? {
+            Poll::Ready(()) => {
+                if self.live.is_read() {
+                    let most = self.settings.limits.write_buffer_bytes;
+                    self.write_room = (self.write_room * 2).min(most);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if self.owes_too_much() => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
@@ -425,6 +442,10 @@ where
             .map_or_else(Bytes::new, |mut desk| desk.input.split().freeze());
         (self.io, early)
     }
+}
+
+fn least_write(settings: &Settings) -> usize {
+    settings.limits.write_buffer_bytes.min(WRITE_LEAST)
 }
 
 fn count(counter: &mut u32, bytes: usize) {

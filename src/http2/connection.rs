@@ -77,7 +77,7 @@ where
             .max_header_list_size(limits.http2_header_list_bytes)
             .initial_window_size(limits.http2_stream_window)
             .initial_connection_window_size(limits.http2_connection_window)
-            .max_send_buffer_size(limits.write_buffer_bytes)
+            .max_send_buffer_size(limits.http2_write_bytes())
             // What the churn limit lets pass must not be too much for h2.
             .max_pending_accept_reset_streams(limits.http2_resets as usize)
             .max_local_error_reset_streams(Some(limits.http2_resets as usize))

@@ -448,7 +448,7 @@ impl Line {
         let Some(send) = &mut self.send else {
             return Poll::Ready(Err(Over));
         };
-        let most = around.settings.limits.write_buffer_bytes;
+        let most = around.settings.limits.http2_write_bytes();
         while !self.chunk.is_empty() {
             send.reserve_capacity(self.chunk.len().min(most));
             let mut capacity = send.capacity();

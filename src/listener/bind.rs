@@ -20,9 +20,8 @@ use crate::error::Error;
 /// (`net.core.somaxconn`) is lower. The usual 128 loses answers in a burst of a thousand.
 const BACKLOG: i32 = 4096;
 
-/// What the kernel takes of a response beyond what is on its way. Else it takes megabytes and says nothing until a
-/// third of them is gone, which to a reader of 2 kB/s is minutes: the deadline of writing could not tell such a reader
-/// from one that stands still. Half of this is the step in which progress is seen.
+/// What the kernel takes of a response beyond what is on its way, until its reader has shown to be quick: whoever doesn't
+/// read holds little, and is told from a slow reader in steps of half of this.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 16 * 1024;
 
@@ -40,6 +39,32 @@ pub(super) fn prepare(socket: &impl AsFd, is_tcp: bool) -> io::Result<()> {
         let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     }
     socket.listen(BACKLOG)
+}
+
+/// From now on the kernel takes as much of a response as the system allows, megabytes of it: to hand an answer over whole
+/// costs half of what it costs in pieces of a few kilobytes.
+#[cfg(target_os = "linux")]
+pub(super) fn hold_much(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(0)
+}
+
+/// Hands over a piece of `from` if the kernel has room for it that its reader has made.
+///
+/// Linux appends to the last piece that it holds without asking for room, up to 64 KiB: so it is told that a piece ends
+/// where it ends (`MSG_EOR`), and each is taken only once about as much of what came before has arrived.
+pub(super) fn send_piece(socket: &Socket, from: &[u8]) -> io::Result<usize> {
+    const PIECE: usize = 4 * 1024;
+    let piece = &from[..from.len().min(PIECE)];
+    #[cfg(target_os = "linux")]
+    {
+        const MSG_EOR: i32 = 0x80;
+        const MSG_NOSIGNAL: i32 = 0x4000;
+        socket.send_with_flags(piece, MSG_EOR | MSG_NOSIGNAL)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        io::Write::write(&mut &*socket, piece)
+    }
 }
 
 pub(super) fn tcp(address: impl ToSocketAddrs + fmt::Display) -> Result<TcpListener, Error> {

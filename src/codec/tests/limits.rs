@@ -195,7 +195,7 @@ fn names_beyond_what_the_types_hold_are_refused() {
 fn what_a_connection_may_hold_follows_from_its_limits() {
     let of = |change: fn(&mut Limits)| with(change).connection_bytes();
     let usual = of(|_| {});
-    assert_eq!(usual, (8 + 2 * 32 + 2 * 64 + 64) * 1024 + 100 * 160);
+    assert_eq!(usual, (8 + 2 * 32 + 2 * 64 + 512) * 1024 + 100 * 160);
     assert_eq!(of(|limits| limits.head_bytes += 1000), usual + 2000);
     assert_eq!(of(|limits| limits.header_fields += 10), usual + 1600);
     assert_eq!(of(|limits| limits.write_buffer_bytes += 10), usual + 10);

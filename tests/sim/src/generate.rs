@@ -68,7 +68,7 @@ pub fn script(seed: u64) -> Script {
 
 fn house(random: &mut Random, is_steady: bool) -> House {
     House {
-        write_buffer: random.pick(&[64 * 1024, 64 * 1024, 1024, 2048]),
+        write_buffer: random.pick(&[64 * 1024, 512 * 1024, 1024, 2048]),
         drain: random.pick(&[256 * 1024, 256 * 1024, 0, 10, 100]),
         head: (!is_steady && random.percent(20)).then(|| random.between(64, 400)),
         deadline: (!is_steady && random.percent(30)).then(|| random.between(1, 200) as u64),

@@ -77,7 +77,7 @@ async fn ends(heard: &'static [u8], unheard: &'static [u8]) -> CloseReason {
 
 #[tokio::test(start_paused = true)]
 async fn what_came_in_time_is_looked_for_once_more_before_a_deadline_is_believed() {
-    const BEGIN: &[u8] = &concat_preface(*b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x06\0\0\0\0\01234");
+    const BEGIN: &[u8] = &concat_preface(*b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x06\0\0\0\0\x001234");
     const REST: &[u8] = b"5678";
     let late = ends(BEGIN, b"").await;
     assert!(matches!(late, CloseReason::HeadTimeout { .. }), "{late}");

@@ -1,6 +1,6 @@
 //! TLS below HTTP, for both ends: what the server is configured with, the client's session, and the stream that counts
 //! the plain text above it. Records, ciphers and state machines are rustls's; chance and the costly arithmetic of a
-//! handshake are replaced by [`cheap`], so that a simulation is repeated to the last encrypted byte.
+//! handshake are replaced by `cheap`, so that a simulation is repeated to the last encrypted byte.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};

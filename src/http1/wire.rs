@@ -71,8 +71,8 @@ pub(super) struct Wire<Io> {
     /// A body that was waited for is late; told once, by [`Wire::body_is_late`].
     body_late: bool,
     read_room: u32,
-    /// So much is gathered for one write.
-    write_room: usize,
+    /// How many times what is gathered for one write has been doubled; see [`Wire::write_room`].
+    write_doublings: u8,
     /// What this connection has had of the thread since it last gave it up.
     requests: u32,
     bytes_read: u32,
@@ -98,7 +98,7 @@ where
             io,
             desk: None,
             deadline: Deadline::new(&settings.limits),
-            write_room: least_write(&settings),
+            write_doublings: 0,
             settings,
             live,
             task: None,
@@ -260,7 +260,7 @@ where
                 Poll::Pending => {
                     let now = *self.now.get_or_insert_with(Instant::now);
                     self.deadline.writing.wait(now, &self.settings.limits);
-                    self.write_room = least_write(&self.settings);
+                    self.write_doublings = 0;
                     return Poll::Pending;
                 }
             }
@@ -272,10 +272,17 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// So much is gathered for one write.
+    #[inline]
+    fn write_room(&self) -> usize {
+        let grown = WRITE_LEAST.saturating_mul(1 << self.write_doublings);
+        grown.min(self.settings.limits.write_buffer_bytes)
+    }
+
     /// A client that doesn't read is not served beyond what may be owed.
     #[inline]
     pub(super) fn owes_too_much(&self) -> bool {
-        self.owed() >= self.write_room
+        self.owed() >= self.write_room()
     }
 
     /// Ready once no more is owed than may be; writes until that is so. Where somebody reads, and the kernel takes all, more
@@ -286,9 +293,9 @@ where
         }
         match self.poll_flush(cx)? {
             Poll::Ready(()) => {
-                if self.live.is_read() {
-                    let most = self.settings.limits.write_buffer_bytes;
-                    self.write_room = (self.write_room * 2).min(most);
+                let most = self.settings.limits.write_buffer_bytes;
+                if self.live.is_read() && self.write_room() < most {
+                    self.write_doublings += 1;
                 }
                 Poll::Ready(Ok(()))
             }
@@ -442,10 +449,6 @@ where
             .map_or_else(Bytes::new, |mut desk| desk.input.split().freeze());
         (self.io, early)
     }
-}
-
-fn least_write(settings: &Settings) -> usize {
-    settings.limits.write_buffer_bytes.min(WRITE_LEAST)
 }
 
 fn count(counter: &mut u32, bytes: usize) {

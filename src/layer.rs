@@ -11,8 +11,8 @@ use tower_service::Service;
 use crate::conn::{Conn, ConnInfo, ConnReport};
 use crate::error::{BoxError, Error};
 
-type Connecting = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
-type ConnectingHere = Pin<Box<dyn Future<Output = Result<ConnReport, Error>>>>;
+pub(crate) type Connecting = Pin<Box<dyn Future<Output = Result<ConnReport, Error>> + Send>>;
+pub(crate) type ConnectingHere = Pin<Box<dyn Future<Output = Result<ConnReport, Error>>>>;
 
 mod sealed {
     /// A layer that knows whether it can work.
@@ -93,12 +93,7 @@ macro_rules! layer {
                 &self,
                 conn: $crate::Conn<Io>,
                 service: S,
-            ) -> Result<
-                std::pin::Pin<
-                    Box<dyn Future<Output = Result<$crate::ConnReport, $crate::Error>> + Send>,
-                >,
-                $crate::Error,
-            > {
+            ) -> Result<$crate::layer::Connecting, $crate::Error> {
                 let connection = self.connection(conn, service)?;
                 Ok(Box::pin($crate::layer::Reported { connection }))
             }
@@ -120,10 +115,7 @@ macro_rules! layer {
                 &self,
                 conn: $crate::Conn<Io>,
                 service: S,
-            ) -> Result<
-                std::pin::Pin<Box<dyn Future<Output = Result<$crate::ConnReport, $crate::Error>>>>,
-                $crate::Error,
-            > {
+            ) -> Result<$crate::layer::ConnectingHere, $crate::Error> {
                 let connection = self.connection(conn, service)?;
                 Ok(Box::pin($crate::layer::Reported { connection }))
             }
